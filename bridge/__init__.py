@@ -1,0 +1,1 @@
+"""Bunny Bridge: jobs from one cloud to workers in another, sealed end to end."""

@@ -1,0 +1,173 @@
+"""The only place that builds and parses the names of subjects, streams and consumers. No I/O.
+
+The table of all of them is in ``docs/spec.md``. A *name* (of an identity, a cloud, a queue or a kind) is
+one NATS subject token that is also a file name and a Kubernetes label: lower-case letters, digits, ``-`` and
+``_``, at most 63 characters, first and last a letter or digit.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final, NamedTuple
+
+NAME: Final = re.compile(r"[a-z0-9](?:[a-z0-9_-]{0,61}[a-z0-9])?")
+SESSION: Final = re.compile(r"[0-9a-f]{24}")
+_DECIMAL: Final = re.compile(r"0|[1-9][0-9]{0,15}")
+
+PRIORITIES: Final = ("normal",)
+"""Priorities a job may have; each is a consumer of the queue's pool."""
+
+
+class JobKey(NamedTuple):
+    """What names one generation of one job: the variable tokens of all its subjects."""
+
+    queue: str
+    producer: str
+    session: str
+    n: int
+    generation: int = 0
+
+    @property
+    def job_id(self) -> str:
+        """``<session>.<n>``, as the signed core has it."""
+        return f"{self.session}.{self.n}"
+
+
+def is_name(text: str) -> bool:
+    """Whether NATS, a file system and Kubernetes can all carry ``text`` as a name."""
+    return NAME.fullmatch(text) is not None
+
+
+# --- streams and consumers -------------------------------------------------------------------------
+
+
+def jobs_stream(queue: str) -> str:
+    """The work queue of jobs, in the producers' cloud."""
+    return f"JOBS_{queue}"
+
+
+def results_stream(queue: str) -> str:
+    """The fence in the workers' cloud, and its copy in the producers' cloud."""
+    return f"RESULTS_{queue}"
+
+
+def starts_stream(queue: str) -> str:
+    """Starts of redelivered jobs, in the workers' cloud."""
+    return f"STARTS_{queue}"
+
+
+def dead_stream(queue: str) -> str:
+    """Authenticated jobs that could not be done, in the workers' cloud."""
+    return f"DEAD_{queue}"
+
+
+def refused_stream(queue: str) -> str:
+    """What failed authentication, in the workers' cloud."""
+    return f"REFUSED_{queue}"
+
+
+def jobs_consumer(pool: str, priority: str) -> str:
+    """The durable pull consumer of one priority."""
+    return f"{pool}-{priority}"
+
+
+HOME_CONSUMER: Final = "home"
+"""The durable consumer through which a queue's results flow home."""
+
+
+def home_subject(queue: str) -> str:
+    """Where the results of a queue are delivered to be copied home (ADR-60 of NATS)."""
+    return f"home.results.{queue}"
+
+
+# --- subjects --------------------------------------------------------------------------------------
+
+
+def job(key: JobKey, priority: str) -> str:
+    """``jobs.<queue>.<priority>.<producer>.<session>.<n>``"""
+    return f"jobs.{key.queue}.{priority}.{key.producer}.{key.session}.{key.n}"
+
+
+def result(key: JobKey) -> str:
+    """``results.<queue>.<producer>.<session>.<n>.<generation>``"""
+    return _generation("results", key)
+
+
+def done(key: JobKey) -> str:
+    """Where the copy of a result is republished in the producers' cloud."""
+    return _generation("done", key)
+
+
+def start(key: JobKey) -> str:
+    """``starts.<queue>.<producer>.<session>.<n>.<generation>``"""
+    return _generation("starts", key)
+
+
+def dead(key: JobKey) -> str:
+    """``dead.<queue>.<producer>.<session>.<n>.<generation>``"""
+    return _generation("dead", key)
+
+
+def refused(queue: str, random_hex: str) -> str:
+    """``refused.<queue>.<24 random hex digits>``: nothing a forger wrote chooses where it is kept."""
+    return f"refused.{queue}.{random_hex}"
+
+
+def done_of_session(queue: str, producer: str, session: str) -> str:
+    """What a producer subscribes to for the results of one process."""
+    return f"done.{queue}.{producer}.{session}.>"
+
+
+def inbox_prefix(identity: str) -> str:
+    """The private inbox prefix of an identity, without a trailing dot."""
+    return f"_INBOX_{identity}"
+
+
+def parse_job(subject: str) -> tuple[JobKey, str] | None:
+    """The key and priority that a ``jobs.…`` subject names, or None if it is not one."""
+    match subject.split("."):
+        case ["jobs", queue, priority, producer, session, n] if (
+            priority in PRIORITIES and is_name(queue) and is_name(producer) and SESSION.fullmatch(session)
+        ):
+            number = parse_decimal(n)
+            return (JobKey(queue, producer, session, number), priority) if number is not None else None
+    return None
+
+
+def parse_result(subject: str) -> JobKey | None:
+    """The key that a ``results.…`` or ``done.…`` subject names, or None if it is neither."""
+    match subject.split("."):
+        case ["results" | "done", queue, producer, session, n, g] if (
+            is_name(queue) and is_name(producer) and SESSION.fullmatch(session)
+        ):
+            number, generation = parse_decimal(n), parse_decimal(g)
+            if number is not None and generation is not None:
+                return JobKey(queue, producer, session, number, generation)
+    return None
+
+
+def parse_decimal(text: str) -> int | None:
+    """A decimal without sign or leading zeros, at most 16 digits; None otherwise."""
+    return int(text) if _DECIMAL.fullmatch(text) else None
+
+
+def _generation(prefix: str, key: JobKey) -> str:
+    return f"{prefix}.{key.queue}.{key.producer}.{key.session}.{key.n}.{key.generation}"
+
+
+# --- JetStream API ---------------------------------------------------------------------------------
+
+
+def api(cloud: str | None) -> str:
+    """The JetStream API prefix of a cloud's domain; None is the local one."""
+    return "$JS.API" if cloud is None else f"$JS.{cloud}.API"
+
+
+def direct_get(stream: str, subject: str, cloud: str | None = None) -> str:
+    """The request subject that answers with the last message of ``subject``."""
+    return f"{api(cloud)}.DIRECT.GET.{stream}.{subject}"
+
+
+def next_message(stream: str, consumer: str, cloud: str | None = None) -> str:
+    """The request subject that pulls from a consumer."""
+    return f"{api(cloud)}.CONSUMER.MSG.NEXT.{stream}.{consumer}"

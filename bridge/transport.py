@@ -1,0 +1,123 @@
+"""The transport protocol and its values: what producers and workers need of a message broker. No I/O.
+
+Two transports implement it, `bridge.jetstream` and `bridge.memory`, and one conformance suite
+(``tests/integration/test_transport_conformance.py``) holds for both. Streams are named as in
+`bridge.subjects`; ``cloud=None`` is the local one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """A message as the broker has it. Headers are hints for people and tools, never trusted."""
+
+    subject: str
+    data: bytes = field(repr=False)
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """A message that a consumer delivered, and that must be settled (acked, nak'd, or left to its ack wait)."""
+
+    message: Message
+    ack_subject: str
+    delivered: int
+    """How many times the broker says it delivered it, from 1. Untrusted: it only forces look-ups."""
+
+
+@dataclass(frozen=True, slots=True)
+class PubAck:
+    """The server stored the message. It says nothing about the other cloud."""
+
+    stream: str
+    sequence: int
+    duplicate: bool
+
+
+class Pull(Protocol):
+    """A standing request for the messages of one durable pull consumer, bounded by credit.
+
+    It survives disconnects, restarts of brokers and cuts of the link: pulls are issued again, with backoff,
+    for ever, and each failure is logged. At most the credit granted and not yet used is ever in flight.
+    """
+
+    def grant(self, n: int) -> None:
+        """Allow ``n`` more messages to be delivered."""
+
+    async def get(self) -> Delivery:
+        """Wait for the next message."""
+
+    async def close(self) -> list[Delivery]:
+        """Stop pulling; the messages that had arrived and were not taken, for the caller to hand back."""
+
+
+class Transport(Protocol):
+    """One identity's connection to its local broker."""
+
+    async def publish(
+        self,
+        stream: str,
+        subject: str,
+        data: bytes,
+        headers: Mapping[str, str] | None = None,
+        *,
+        timeout: float = 10.0,
+    ) -> PubAck:
+        """Store a message in a local stream.
+
+        A random ``Nats-Msg-Id`` is added, so that a broker answers our own retry with ``duplicate``.
+
+        Args:
+            stream: The stream that must hold it (sent as ``Nats-Expected-Stream``).
+            subject: The subject to publish on.
+            data: The bytes, at most 768 KiB.
+            headers: Hints for people and tools.
+            timeout: Seconds to wait for the PubAck, and for a connection.
+
+        Raises:
+            SubjectTaken: The subject holds a message already.
+            QueueFull: The stream is at its limit.
+            PublishTimeout: No PubAck in time: it may be stored or not.
+            Denied: The permissions refuse the subject.
+            NotConnected: The transport is closed.
+        """
+
+    async def lookup(
+        self, stream: str, subject: str, *, cloud: str | None = None, timeout: float = 5.0
+    ) -> Message | None:
+        """The last message of a subject by direct get, or None.
+
+        Raises:
+            TransportError: No answer in time (the link may be down), or denied.
+        """
+
+    async def subscribe(self, subject: str, callback: Callable[[Message], Awaitable[None]]) -> None:
+        """Call ``callback`` for each message on a core subject until closed; returns once the server knows."""
+
+    def pull(self, stream: str, consumer: str, *, cloud: str | None = None) -> Pull:
+        """Start pulling from a durable consumer, with no credit yet."""
+
+    async def ack(self, delivery: Delivery) -> None:
+        """Done: the broker removes it (flushed together with others)."""
+
+    async def nak(self, delivery: Delivery, delay: float = 0.0) -> None:
+        """Later: the broker delivers it again after ``delay`` seconds."""
+
+    async def in_progress(self, delivery: Delivery) -> None:
+        """Still working: the ack wait starts anew."""
+
+    async def flush(self, timeout: float = 5.0) -> None:
+        """Wait until the local server has everything sent so far."""
+
+    @property
+    def connected(self) -> bool:
+        """Whether the local server can be reached now."""
+
+    async def close(self) -> None:
+        """Flush what can be flushed within 2 seconds, then disconnect. Never raises."""
