@@ -23,7 +23,7 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """A message that a consumer delivered, and that must be settled (acked, nak'd, or left to its ack wait)."""
+    """A message that a consumer delivered; it must be settled (acked, nak'd, or left to its ack wait)."""
 
     message: Message
     ack_subject: str
@@ -98,7 +98,7 @@ class Transport(Protocol):
         """
 
     async def subscribe(self, subject: str, callback: Callable[[Message], Awaitable[None]]) -> None:
-        """Call ``callback`` for each message on a core subject until closed; returns once the server knows."""
+        """Call ``callback`` for each message on a core subject until closed; returns once it is known."""
 
     def pull(self, stream: str, consumer: str, *, cloud: str | None = None) -> Pull:
         """Start pulling from a durable consumer, with no credit yet."""

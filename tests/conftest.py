@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
@@ -21,7 +22,7 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     return True
 
 
-async def _run(test: Any, arguments: dict[str, Any]) -> None:
+async def _run(test: Callable[..., Awaitable[None]], arguments: dict[str, Any]) -> None:
     async with asyncio.timeout(TEST_TIMEOUT_S):
         await test(**arguments)
     left = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]

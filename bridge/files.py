@@ -1,0 +1,65 @@
+"""Whole files, written aside and renamed, and private ones that nobody else can read."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+import tempfile
+from pathlib import Path
+from typing import Final
+
+from bridge.errors import ConfigurationError
+
+MAX_FILE_BYTES: Final = 1 << 20
+"""No file of an identity folder is larger."""
+
+
+def check_private(path: Path) -> None:
+    """Refuse a private file that others can read: it must be 0600 or stricter, or 0440 under a group.
+
+    Raises:
+        ConfigurationError: It is missing or wider.
+    """
+    try:
+        mode = stat.S_IMODE(path.stat().st_mode)
+    except OSError as error:
+        raise ConfigurationError(f"{path}: cannot be read ({error.strerror})") from None
+    if mode & 0o077 and mode != 0o440:
+        raise ConfigurationError(
+            f"{path}: mode {mode:04o} lets others read a private key; run chmod 600 on it"
+        )
+
+
+def write_file(path: Path, text: str | bytes, *, private: bool = False) -> None:
+    """Write a whole file or nothing: aside, fsync, then rename. A private one is 0600 from its first byte."""
+    data = text.encode() if isinstance(text, str) else text
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(name, 0o600 if private else 0o644)
+        os.replace(name, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(name)
+        raise
+
+
+def read_file(path: Path) -> bytes:
+    """A file's bytes.
+
+    Raises:
+        ConfigurationError: It is missing, unreadable or larger than 1 MiB.
+    """
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_FILE_BYTES + 1)
+    except OSError as error:
+        raise ConfigurationError(f"{path}: cannot be read ({error.strerror})") from None
+    if len(data) > MAX_FILE_BYTES:
+        raise ConfigurationError(f"{path}: larger than 1 MiB")
+    return data

@@ -1,0 +1,282 @@
+"""The private Identity, its public half, and the folder a service holds them in.
+
+An identity folder has ``identity.json`` (private, 0600), ``connection.yaml`` (rendered), ``ca.pem``,
+``trust.json`` and ``roots.json``. Private halves are made where they are used and never leave; what is
+reviewed is `PublicIdentity`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from bridge import crypto, strict_json
+from bridge.crypto import KemKey, KemPublicKey, SigningKey, VerifyKey
+from bridge.errors import ConfigurationError, WeakKey
+from bridge.files import check_private, read_file, write_file
+from bridge.strict_json import b64, unb64
+from bridge.subjects import is_name
+
+IDENTITY_FILE: Final = "identity.json"
+CONNECTION_FILE: Final = "connection.yaml"
+CA_FILE: Final = "ca.pem"
+TRUST_FILE: Final = "trust.json"
+ROOTS_FILE: Final = "roots.json"
+LEAF_SEED_FILE: Final = "leaf-seed.conf"
+
+ENVIRONMENT: Final = "BUNNY_IDENTITY"
+"""The environment variable that names the identity folder of a service."""
+
+
+@dataclass(frozen=True, slots=True)
+class PublicIdentity:
+    """The public half of an identity: ``keys/NAME.json``, reviewed beside ``bridge.yaml``."""
+
+    name: str
+    nkey: str
+    sign: tuple[VerifyKey, ...]
+    kem: tuple[tuple[int, KemPublicKey], ...]
+    """Epoch and key."""
+
+    def to_json(self) -> str:
+        """The file's text, ending in a newline."""
+        value = {
+            "version": 1,
+            "name": self.name,
+            "nkey": self.nkey,
+            "sign": [{"kid": k.kid.hex(), "public": b64(k.public)} for k in self.sign],
+            "kem": [{"kid": k.kid.hex(), "public": b64(k.public), "epoch": e} for e, k in self.kem],
+        }
+        return _pretty(value)
+
+    @classmethod
+    def load(cls, path: Path) -> PublicIdentity:
+        """Read and check ``keys/NAME.json``.
+
+        Raises:
+            ConfigurationError: It is missing, malformed, named otherwise than its file, or holds a weak key.
+        """
+        value = _read_json(path)
+        try:
+            _fields(value, {"version", "name", "nkey", "sign", "kem"})
+            public = cls(
+                name=value["name"],
+                nkey=value["nkey"],
+                sign=tuple(VerifyKey(unb64(k["public"])) for k in value["sign"]),
+                kem=tuple((k["epoch"], KemPublicKey(unb64(k["public"]))) for k in value["kem"]),
+            )
+            stated = [k["kid"] for k in value["sign"]] + [k["kid"] for k in value["kem"]]
+            actual = [k.kid.hex() for k in public.sign] + [k.kid.hex() for _, k in public.kem]
+            if stated != actual or not crypto.is_nkey(public.nkey) or type(public.name) is not str:
+                raise ValueError
+        except WeakKey as error:
+            raise ConfigurationError(f"{path}: {error}") from None
+        except (ValueError, KeyError, TypeError):
+            raise ConfigurationError(
+                f"{path}: not a public identity; make it with `bunny keys new`"
+            ) from None
+        if public.name != path.stem:
+            raise ConfigurationError(
+                f"{path}: holds the keys of another name; rename the file, or make new keys"
+            )
+        return public
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """A service's private keys. Its ``repr`` shows the name alone."""
+
+    name: str
+    nkey_seed: str = field(repr=False)
+    sign: tuple[SigningKey, ...] = field(repr=False)
+    kem: tuple[KemKey, ...] = field(repr=False)
+    dedup_secret: bytes = field(repr=False)
+
+    @classmethod
+    def generate(cls, name: str, *, link: bool = False) -> Identity:
+        """New keys. A leaf link only connects: it has no key to sign with and none to be sealed to."""
+        return cls(
+            name,
+            crypto.new_nkey(),
+            () if link else (SigningKey.generate(),),
+            () if link else (KemKey.generate(),),
+            crypto.random_bytes(32),
+        )
+
+    @property
+    def nkey(self) -> str:
+        """The public NKey, ``U…``."""
+        return crypto.nkey_public(self.nkey_seed)
+
+    def public(self) -> PublicIdentity:
+        """What others may know."""
+        return PublicIdentity(
+            self.name,
+            self.nkey,
+            tuple(VerifyKey(k.public) for k in self.sign),
+            tuple((k.epoch, KemPublicKey(k.public)) for k in self.kem),
+        )
+
+    def save(self, folder: Path) -> Path:
+        """Write ``identity.json`` (0600), making the folder 0700; for a leaf link the server's seed file too.
+
+        Raises:
+            ConfigurationError: The folder holds an identity already: keys are never overwritten.
+        """
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path = folder / IDENTITY_FILE
+        if path.exists():
+            raise ConfigurationError(f"{path}: exists already; private keys are never overwritten")
+        value = {
+            "version": 1,
+            "name": self.name,
+            "nkey_seed": self.nkey_seed,
+            "sign": [{"kid": k.kid.hex(), "seed": b64(k.seed)} for k in self.sign],
+            "kem": [{"kid": k.kid.hex(), "seed": b64(k.seed), "epoch": k.epoch} for k in self.kem],
+            "dedup_secret": b64(self.dedup_secret),
+        }
+        if not self.sign:
+            write_file(folder / LEAF_SEED_FILE, f'LEAF_NKEY_SEED: "{self.nkey_seed}"\n', private=True)
+        write_file(path, _pretty(value), private=True)
+        return path
+
+    @classmethod
+    def load(cls, folder: Path) -> Identity:
+        """Read ``identity.json`` of an identity folder.
+
+        Raises:
+            ConfigurationError: It is missing, readable by others, or not an identity.
+        """
+        path = folder / IDENTITY_FILE
+        check_private(path)
+        value = _read_json(path)
+        try:
+            _fields(value, {"version", "name", "nkey_seed", "sign", "kem", "dedup_secret"})
+            identity = cls(
+                value["name"],
+                value["nkey_seed"],
+                tuple(SigningKey(unb64(k["seed"])) for k in value["sign"]),
+                tuple(KemKey(unb64(k["seed"]), k["epoch"]) for k in value["kem"]),
+                unb64(value["dedup_secret"]),
+            )
+            stated = [k["kid"] for k in value["sign"]] + [k["kid"] for k in value["kem"]]
+            actual = [k.kid.hex() for k in identity.sign] + [k.kid.hex() for k in identity.kem]
+            if stated != actual or not is_name(identity.name):
+                raise ValueError
+            crypto.nkey_public(identity.nkey_seed)
+        except (ValueError, KeyError, TypeError, AttributeError):
+            raise ConfigurationError(f"{path}: not an identity; make one with `bunny keys new`") from None
+        return identity
+
+
+def load_keys(folder: Path, names: Iterable[str]) -> dict[str, PublicIdentity]:
+    """The public halves of the named identities, from ``keys/``.
+
+    Raises:
+        ConfigurationError: One is missing or malformed, or two share a key.
+    """
+    keys: dict[str, PublicIdentity] = {}
+    owners: dict[bytes | str, str] = {}
+    for name in sorted(names):
+        path = folder / f"{name}.json"
+        if not path.is_file():
+            raise ConfigurationError(
+                f"{path}: missing; make it with `bunny keys new {name}` where {name} will run"
+            )
+        public = keys[name] = PublicIdentity.load(path)
+        used: list[bytes | str] = [
+            public.nkey,
+            *(k.kid for k in public.sign),
+            *(k.kid for _, k in public.kem),
+        ]
+        for key in used:
+            if owners.setdefault(key, name) != name:
+                raise ConfigurationError(
+                    f"{path}: shares a key with {owners[key]}; every identity has its own"
+                )
+    return keys
+
+
+# --- connection.yaml --------------------------------------------------------------------------------
+
+
+class QueueSettings(BaseModel):
+    """What a service must know of one queue it produces for or works on. Durations in milliseconds."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, hide_input_in_errors=True)
+
+    home: str
+    """The producers' cloud."""
+    work: str
+    """The workers' cloud."""
+    producers: list[str]
+    workers: str
+    kinds: list[str]
+    ack_wait_ms: int = Field(gt=0)
+    max_attempts: int = Field(gt=0)
+    backoff_initial_ms: int = Field(gt=0)
+    backoff_factor: float = Field(ge=1)
+    backoff_max_ms: int = Field(gt=0)
+    backoff_jitter: float = Field(ge=0, le=1)
+    deadline_ms: int = Field(gt=0)
+    result_ttl_ms: int = Field(gt=0)
+    max_payload: int = Field(gt=0)
+
+
+class Connection(BaseModel):
+    """``connection.yaml``: where an identity connects, and the settings of its queues.
+
+    Nothing in it is secret, and nothing in it is authority: that is the trust bundle's.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, hide_input_in_errors=True)
+
+    version: Literal[1] = 1
+    bridge: str
+    identity: str
+    cloud: str
+    role: str
+    server: str
+    """``tls://host:port``, or several with commas."""
+    queues: dict[str, QueueSettings] = {}
+
+    @classmethod
+    def load(cls, folder: Path) -> Connection:
+        """Read ``connection.yaml`` of an identity folder.
+
+        Raises:
+            ConfigurationError: It is missing or malformed.
+        """
+        path = folder / CONNECTION_FILE
+        try:
+            return cls.model_validate(yaml.safe_load(read_file(path)))
+        except ValidationError as error:
+            first = error.errors(include_input=False, include_context=False, include_url=False)[0]
+            where = ".".join(str(part) for part in first["loc"]) or "the whole"
+            raise ConfigurationError(
+                f"{path}: {where}: {first['type']}; write it with `bunny render`"
+            ) from None
+        except (yaml.YAMLError, UnicodeDecodeError, RecursionError):
+            raise ConfigurationError(f"{path}: not YAML; write it with `bunny render`") from None
+
+
+def _read_json(path: Path) -> strict_json.Object:
+    try:
+        return strict_json.parse_object(read_file(path))
+    except ValueError as error:
+        raise ConfigurationError(f"{path}: {error}") from None
+
+
+def _fields(value: dict[str, Any], names: set[str]) -> None:
+    if set(value) != names or value["version"] != 1:
+        raise ValueError
+
+
+def _pretty(value: strict_json.Object) -> str:
+    return json.dumps(value, indent=2) + "\n"

@@ -1,0 +1,69 @@
+"""JSON, and bytes in it, without the parts that two parsers read differently. No I/O.
+
+Used for everything that is signed or that decides a permission. Refused, where Python's parser is lax:
+duplicate keys, floats, NaN and Infinity, a byte order mark, bytes that are not UTF-8, and nesting deeper
+than the parser's stack (RFC 8259 leaves all of these to the implementation).
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from typing import Any, NoReturn
+
+Object = dict[str, Any]
+
+
+def parse_object(data: bytes) -> Object:
+    """Parse one JSON object.
+
+    Raises:
+        ValueError: It is not strict JSON, or not an object. The text never holds any of the input.
+    """
+    try:
+        value = json.loads(
+            data.decode("utf-8"), object_pairs_hook=_object, parse_float=_refuse, parse_constant=_refuse
+        )
+    except (ValueError, RecursionError):
+        # The causes carry the input (JSONDecodeError.doc, UnicodeDecodeError.object): drop them.
+        raise ValueError("not strict JSON") from None
+    if type(value) is not dict:
+        raise ValueError("not a JSON object")
+    return value
+
+
+def dump(value: Object) -> bytes:
+    """Encode compactly, keys in the order given."""
+    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode("utf-8")
+
+
+def b64(data: bytes) -> str:
+    """base64url without padding."""
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+
+
+def unb64(text: str) -> bytes:
+    """The bytes of `b64`, strictly: one text for one value.
+
+    Raises:
+        ValueError: Another alphabet, padding, or stray bits.
+    """
+    try:
+        data = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
+    except (binascii.Error, TypeError):
+        raise ValueError("not base64url") from None
+    if b64(data) != text:
+        raise ValueError("not base64url")
+    return data
+
+
+def _object(pairs: list[tuple[str, Any]]) -> Object:
+    value = dict(pairs)
+    if len(value) != len(pairs):
+        raise ValueError
+    return value
+
+
+def _refuse(_: str) -> NoReturn:
+    raise ValueError
