@@ -1,0 +1,61 @@
+# Everything runs from .venv/, which `make install` builds from requirements.lock. No root, no container engine.
+# A target's line with `##` is its help; `make help` prints them.
+
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+UV ?= uv
+ARGS ?=
+
+# The first interpreter that is new enough and can make an environment (Debian keeps ensurepip in a package apart).
+PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
+	$$p -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && { echo $$p; break; }; done)
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test lint format bench lock clean
+
+help: ## print this list
+	@echo "make TARGET [ARGS='...']"
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+install: $(STAMP) ## build .venv/ from the hash-locked requirements; instant when nothing changed
+
+demo: $(STAMP) ## both clouds on this machine, real jobs, the evidence; ARGS='PATH...' for folders of yours
+	@$(BIN)/bunny demo $(ARGS)
+
+test: lint ## everything that must hold: lint, then all tests; ARGS='-k envelope' narrows the tests
+	$(BIN)/pytest --durations=10 $(ARGS)
+
+lint: $(STAMP) ## ruff (rules and format), mypy strict, the layers of the architecture
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(STAMP) ## let ruff rewrite what it can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(STAMP) ## jobs per second, beside plain nats-py over the same hub and leaf
+	$(BIN)/python -m bench $(ARGS)
+
+lock: ## rewrite requirements.lock from pyproject.toml (needs uv); ARGS=--upgrade moves every version
+	@command -v $(UV) >/dev/null || { echo "make lock needs uv: install it (for example 'pipx install uv') or name it, UV=/path/to/uv" >&2; exit 1; }
+	$(UV) pip compile pyproject.toml --quiet --universal --python-version 3.11 --extra embedded --extra dev \
+		--generate-hashes --no-emit-index-url --no-emit-find-links --no-config --custom-compile-command 'make lock' \
+		--output-file requirements.lock $(ARGS)
+
+clean: ## remove the environment and every cache (never .bunny/: it holds keys)
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+
+$(STAMP): requirements.lock pyproject.toml
+	@test -n "$(PYTHON)" || { echo "make: no Python 3.11 or later with the venv module was found (Debian: apt install python3-venv); or name one, make PYTHON=/path/to/python3" >&2; exit 1; }
+	@$(BIN)/python -c '' 2>/dev/null || $(PYTHON) -m venv --clear $(VENV)
+	@echo "installing into $(VENV)/ from requirements.lock"
+	@# nkeys comes as source only, and so do we: setuptools goes first, locked like the rest, so that no build fetches its own.
+	@sed -n '/^setuptools==/,/^    #/p' requirements.lock > $(VENV)/setuptools.lock
+	@$(PIP) --require-hashes --only-binary :all: -r $(VENV)/setuptools.lock
+	@$(PIP) --require-hashes --only-binary :all: --no-binary nkeys --no-build-isolation --use-pep517 -r requirements.lock
+	@$(PIP) --no-deps --no-build-isolation -e .
+	@touch $(STAMP)
