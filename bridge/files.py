@@ -26,9 +26,7 @@ def check_private(path: Path) -> None:
     except OSError as error:
         raise ConfigurationError(f"{path}: cannot be read ({error.strerror})") from None
     if mode & 0o077 and mode != 0o440:
-        raise ConfigurationError(
-            f"{path}: mode {mode:04o} lets others read a private key; run chmod 600 on it"
-        )
+        raise ConfigurationError(f"{path}: mode {mode:04o} lets others read a private key; run chmod 600 on it")
 
 
 def write_file(path: Path, text: str | bytes, *, private: bool = False) -> None:

@@ -78,13 +78,9 @@ class PublicIdentity:
         except WeakKey as error:
             raise ConfigurationError(f"{path}: {error}") from None
         except (ValueError, KeyError, TypeError):
-            raise ConfigurationError(
-                f"{path}: not a public identity; make it with `bunny keys new`"
-            ) from None
+            raise ConfigurationError(f"{path}: not a public identity; make it with `bunny keys new`") from None
         if public.name != path.stem:
-            raise ConfigurationError(
-                f"{path}: holds the keys of another name; rename the file, or make new keys"
-            )
+            raise ConfigurationError(f"{path}: holds the keys of another name; rename the file, or make new keys")
         return public
 
 
@@ -186,9 +182,7 @@ def load_keys(folder: Path, names: Iterable[str]) -> dict[str, PublicIdentity]:
     for name in sorted(names):
         path = folder / f"{name}.json"
         if not path.is_file():
-            raise ConfigurationError(
-                f"{path}: missing; make it with `bunny keys new {name}` where {name} will run"
-            )
+            raise ConfigurationError(f"{path}: missing; make it with `bunny keys new {name}` where {name} will run")
         public = keys[name] = PublicIdentity.load(path)
         used: list[bytes | str] = [
             public.nkey,
@@ -197,9 +191,7 @@ def load_keys(folder: Path, names: Iterable[str]) -> dict[str, PublicIdentity]:
         ]
         for key in used:
             if owners.setdefault(key, name) != name:
-                raise ConfigurationError(
-                    f"{path}: shares a key with {owners[key]}; every identity has its own"
-                )
+                raise ConfigurationError(f"{path}: shares a key with {owners[key]}; every identity has its own")
     return keys
 
 
@@ -259,9 +251,7 @@ class Connection(BaseModel):
         except ValidationError as error:
             first = error.errors(include_input=False, include_context=False, include_url=False)[0]
             where = ".".join(str(part) for part in first["loc"]) or "the whole"
-            raise ConfigurationError(
-                f"{path}: {where}: {first['type']}; write it with `bunny render`"
-            ) from None
+            raise ConfigurationError(f"{path}: {where}: {first['type']}; write it with `bunny render`") from None
         except (yaml.YAMLError, UnicodeDecodeError, RecursionError):
             raise ConfigurationError(f"{path}: not YAML; write it with `bunny render`") from None
 

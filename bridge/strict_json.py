@@ -22,9 +22,7 @@ def parse_object(data: bytes) -> Object:
         ValueError: It is not strict JSON, or not an object. The text never holds any of the input.
     """
     try:
-        value = json.loads(
-            data.decode("utf-8"), object_pairs_hook=_object, parse_float=_refuse, parse_constant=_refuse
-        )
+        value = json.loads(data.decode("utf-8"), object_pairs_hook=_object, parse_float=_refuse, parse_constant=_refuse)
     except (ValueError, RecursionError):
         # The causes carry the input (JSONDecodeError.doc, UnicodeDecodeError.object): drop them.
         raise ValueError("not strict JSON") from None
