@@ -1,10 +1,14 @@
-"""Runs coroutine tests, each in an event loop of its own, and fails a test that leaves a task behind."""
+"""Runs coroutine tests, each in an event loop of its own, and fails a test that leaves a task behind.
+
+Where ``CI=true``, a skipped test fails: a missing tool must not pass for a passed check.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Awaitable, Callable
+import os
+from collections.abc import Awaitable, Callable, Generator
 from typing import Any
 
 import pytest
@@ -27,3 +31,26 @@ async def _run(test: Callable[..., Awaitable[None]], arguments: dict[str, Any]) 
         await test(**arguments)
     left = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
     assert not left, f"tasks left behind: {[task.get_name() for task in left]} {left}"
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    _fail_a_skip(item.nodeid, report)
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(
+    collector: pytest.Collector,
+) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    report = yield
+    _fail_a_skip(collector.nodeid, report)
+    return report
+
+
+def _fail_a_skip(nodeid: str, report: pytest.TestReport | pytest.CollectReport) -> None:
+    """Turn a skip into a failure in CI; an expected failure stays what it is."""
+    if os.environ.get("CI") == "true" and report.skipped and not hasattr(report, "wasxfail"):
+        report.outcome = "failed"
+        report.longrepr = f"{nodeid} was skipped, which CI does not allow: {report.longrepr}"
