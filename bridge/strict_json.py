@@ -31,6 +31,16 @@ def parse_object(data: bytes) -> Object:
     return value
 
 
+def expect_keys(value: object, names: set[str]) -> None:
+    """Check that a parsed value is an object with just these keys.
+
+    Raises:
+        ValueError: It is not.
+    """
+    if type(value) is not dict or set(value) != names:
+        raise ValueError("not the object expected")
+
+
 def dump(value: Object) -> bytes:
     """Encode compactly, keys in the order given."""
     return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode("utf-8")

@@ -1,0 +1,212 @@
+"""The signed core of an envelope: strict JSON with a fixed set of fields for each type. No I/O.
+
+The table of fields is in ``docs/spec.md``. The signed bytes are the bytes sent: a core is parsed from them, and never
+written again to be compared.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from bridge import strict_json
+from bridge.errors import BadFrame, Expired, FromTheFuture, UnknownVersion
+from bridge.subjects import PRIORITIES, SESSION, JobKey, is_name, parse_decimal
+
+MAX_CORE_LEN: Final = 4096
+MAX_SKEW_MS: Final = 300_000
+"""How far ahead of ours the clock of an author may be. Nothing is allowed the other way: expiry is expiry."""
+MAX_LIFETIME_MS: Final = 31 * 24 * 3600 * 1000
+"""The longest from ``issued`` to ``expires``."""
+TYPES: Final = ("job", "result", "start")
+
+
+@dataclass(frozen=True, slots=True)
+class Core:
+    """Who says what to whom about which job. Times are milliseconds UTC; digests and kids are raw bytes."""
+
+    type: str
+    queue: str
+    kind: str
+    job: str
+    """``<session>.<n>``."""
+    generation: int
+    sender: str
+    sender_kid: bytes
+    recipient: str
+    issued: int
+    expires: int
+    wrap_id: bytes = b""
+    """16 random bytes; empty for a start, which seals nothing."""
+    priority: str = ""
+    """Jobs only."""
+    job_digest: bytes = b""
+    """Results and starts: the digest of the job they speak of."""
+    attempt: int = 0
+    """Results and starts: which attempt this was, from 1; 0 where the job never ran."""
+    worker: str = ""
+    """Results and starts: the name of the process, for people."""
+
+    @property
+    def key(self) -> JobKey:
+        """What names the job: the tokens of its subjects."""
+        session, n = self.job.split(".")
+        producer = self.sender if self.type == "job" else self.recipient
+        return JobKey(self.queue, producer, session, int(n), self.generation)
+
+    def encode(self) -> bytes:
+        """The JSON to be signed and sent.
+
+        Raises:
+            BadFrame: A field is not what the specification allows; nothing like it may be sent.
+        """
+        value = {name: field.write(getattr(self, field.attribute)) for name, field in _FIELDS[self.type].items()}
+        data = strict_json.dump({"v": 1, "type": self.type, **value})
+        if decode(data) != self:
+            raise BadFrame("a core holds a value that its encoding cannot carry")
+        return data
+
+
+def decode(data: bytes) -> Core:
+    """Parse and check a core.
+
+    Raises:
+        UnknownVersion: ``v`` is another than 1.
+        BadFrame: Anything else is not as specified, a field too many included.
+    """
+    if len(data) > MAX_CORE_LEN:
+        raise BadFrame(f"the core is longer than {MAX_CORE_LEN} bytes")
+    try:
+        value = strict_json.parse_object(data)
+    except ValueError:
+        raise BadFrame("the core is not strict JSON") from None
+    version, type_ = value.pop("v", None), value.pop("type", None)
+    if type(version) is not int or version != 1:
+        raise UnknownVersion("the core has a version other than 1; upgrade this side, or ask the sender to wait")
+    fields = _FIELDS.get(type_) if type(type_) is str else None
+    if fields is None:
+        raise BadFrame("the core is of an unknown type")
+    if value.keys() != fields.keys():
+        raise BadFrame(f"the core of a {type_} lacks a field or has one too many")
+    try:
+        core = Core(type=type_, **{field.attribute: field.read(value[name]) for name, field in fields.items()})
+    except ValueError:
+        raise BadFrame(f"a field of the core of a {type_} is not as specified") from None
+    if not core.issued < core.expires <= core.issued + MAX_LIFETIME_MS:
+        raise BadFrame("the core expires before it was issued, or more than 31 days after")
+    return core
+
+
+def check_time(core: Core, now_ms: int) -> None:
+    """Check a job's times, at admission and again before it runs.
+
+    Raises:
+        Expired: Its deadline has passed.
+        FromTheFuture: It was issued more than five minutes ahead of this clock.
+    """
+    if core.issued > now_ms + MAX_SKEW_MS:
+        raise FromTheFuture("signed more than 5 minutes ahead of this clock; check both clocks")
+    if now_ms >= core.expires:
+        raise Expired("its deadline has passed")
+
+
+# --- fields ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Field:
+    attribute: str
+    read: Callable[[Any], Any]
+    write: Callable[[Any], Any]
+
+
+_WORKER: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+_HEX: Final = re.compile(r"[0-9a-f]*")
+
+
+def _identity(value: Any) -> Any:  # noqa: ANN401  a JSON value
+    return value
+
+
+def _name(value: object) -> str:
+    if type(value) is str and is_name(value):
+        return value
+    raise ValueError
+
+
+def _one_of(*allowed: str) -> Callable[[object], str]:
+    def read(value: object) -> str:
+        if type(value) is str and value in allowed:
+            return value
+        raise ValueError
+
+    return read
+
+
+def _matching(pattern: re.Pattern[str]) -> Callable[[object], str]:
+    def read(value: object) -> str:
+        if type(value) is str and pattern.fullmatch(value):
+            return value
+        raise ValueError
+
+    return read
+
+
+def _hex(length: int) -> Callable[[object], bytes]:
+    def read(value: object) -> bytes:
+        if type(value) is str and len(value) == 2 * length and _HEX.fullmatch(value):
+            return bytes.fromhex(value)
+        raise ValueError
+
+    return read
+
+
+def _whole(most: int) -> Callable[[object], int]:
+    def read(value: object) -> int:
+        if type(value) is int and 0 <= value <= most:
+            return value
+        raise ValueError
+
+    return read
+
+
+def _job_id(value: object) -> str:
+    if type(value) is str:
+        session, _, n = value.partition(".")
+        if SESSION.fullmatch(session) and parse_decimal(n):
+            return value
+    raise ValueError
+
+
+def _plain(attribute: str, read: Callable[[object], object]) -> _Field:
+    return _Field(attribute, read, _identity)
+
+
+def _bytes(attribute: str, length: int) -> _Field:
+    return _Field(attribute, _hex(length), bytes.hex)
+
+
+_TIME: Final = _whole(2**53 - 1)
+_ABOUT: Final[Mapping[str, _Field]] = {
+    "queue": _plain("queue", _name),
+    "kind": _plain("kind", _name),
+    "job": _plain("job", _job_id),
+    "generation": _plain("generation", _whole(2**31)),
+    "from": _plain("sender", _name),
+    "from_kid": _bytes("sender_kid", 32),
+    "to": _plain("recipient", _name),
+    "issued": _plain("issued", _TIME),
+    "expires": _plain("expires", _TIME),
+}
+_ANSWER: Final[Mapping[str, _Field]] = {
+    "job_digest": _bytes("job_digest", 32),
+    "attempt": _plain("attempt", _whole(2**31)),
+    "worker": _plain("worker", _matching(_WORKER)),
+}
+_FIELDS: Final[Mapping[str, Mapping[str, _Field]]] = {
+    "job": {**_ABOUT, "wrap_id": _bytes("wrap_id", 16), "priority": _plain("priority", _one_of(*PRIORITIES))},
+    "result": {**_ABOUT, "wrap_id": _bytes("wrap_id", 16), **_ANSWER},
+    "start": {**_ABOUT, **_ANSWER},
+}
