@@ -118,6 +118,11 @@ def done_of_session(queue: str, producer: str, session: str) -> str:
     return f"done.{queue}.{producer}.{session}.>"
 
 
+def done_of_producer(queue: str, producer: str) -> str:
+    """Everything a producer may subscribe to for its results."""
+    return f"done.{queue}.{producer}.>"
+
+
 def inbox_prefix(identity: str) -> str:
     """The private inbox prefix of an identity, without a trailing dot."""
     return f"_INBOX_{identity}"
@@ -155,6 +160,39 @@ def _generation(prefix: str, key: JobKey) -> str:
     return f"{prefix}.{key.queue}.{key.producer}.{key.session}.{key.n}.{key.generation}"
 
 
+# --- subjects with wildcards, for streams, consumers and permissions ---------------------------------
+
+
+def any_job(queue: str, priority: str = "*", producer: str = "*") -> str:
+    """The jobs of a queue, of one priority and of one producer where given."""
+    return f"jobs.{queue}.{priority}.{producer}.*.*"
+
+
+def any_result(queue: str, producer: str = "*") -> str:
+    """The results of a queue, of one producer where given."""
+    return f"results.{queue}.{producer}.*.*.*"
+
+
+def any_start(queue: str) -> str:
+    """The starts of a queue's redelivered jobs."""
+    return f"starts.{queue}.*.*.*.*"
+
+
+def any_dead(queue: str) -> str:
+    """The dead letters of a queue."""
+    return f"dead.{queue}.*.*.*.*"
+
+
+def any_refused(queue: str) -> str:
+    """What a queue's workers refused."""
+    return f"refused.{queue}.*"
+
+
+def done_template(queue: str) -> str:
+    """`done` as the destination of a republish whose source is `any_result`."""
+    return f"done.{queue}." + ".".join(f"{{{{wildcard({i})}}}}" for i in range(1, 5))
+
+
 # --- JetStream API ---------------------------------------------------------------------------------
 
 
@@ -171,3 +209,24 @@ def direct_get(stream: str, subject: str, cloud: str | None = None) -> str:
 def next_message(stream: str, consumer: str, cloud: str | None = None) -> str:
     """The request subject that pulls from a consumer."""
     return f"{api(cloud)}.CONSUMER.MSG.NEXT.{stream}.{consumer}"
+
+
+def api_call(call: str, *tokens: str, cloud: str | None = None) -> str:
+    """Any other request subject, such as ``$JS.API.STREAM.INFO.<stream>``."""
+    return ".".join((api(cloud), call, *tokens))
+
+
+def acks(stream: str, consumer: str, cloud: str) -> tuple[str, str]:
+    """Where deliveries of a consumer are settled: as servers name it now, and with ``js_ack_fc_v2``.
+
+    Args:
+        stream: The consumer's stream.
+        consumer: The consumer.
+        cloud: Where the stream is; the newer form begins with its domain and a hash of its account.
+    """
+    return f"$JS.ACK.{stream}.{consumer}.>", f"$JS.ACK.{cloud}.*.{stream}.{consumer}.>"
+
+
+def flow_controls(stream: str, consumer: str, cloud: str) -> tuple[str, str]:
+    """Where the receiver of a pushed stream confirms how far it came, in the same two forms."""
+    return f"$JS.FC.{stream}.{consumer}.*", f"$JS.FC.{cloud}.*.{stream}.{consumer}.*"

@@ -1,0 +1,48 @@
+"""``connection.yaml``: where an identity connects, and the settings of the queues it needs. No I/O."""
+
+from __future__ import annotations
+
+import json
+
+from bridge.identity import Connection, QueueSettings
+from bridge.policy import IdentityEntry, Policy, Queue, Role
+
+
+def connection_yaml(policy: Policy, identity: IdentityEntry) -> str:
+    """The text of an identity's ``connection.yaml``: JSON, which is YAML that no parser reads otherwise.
+
+    A service sees the queues it has a part in; every other role sees them all.
+    """
+    queues = {
+        name: _settings(queue)
+        for name, queue in sorted(policy.queues.items())
+        if identity.role is not Role.SERVICE or identity.name in (*queue.producers, queue.workers)
+    }
+    connection = Connection(
+        bridge=policy.bridge,
+        identity=identity.name,
+        cloud=identity.cloud,
+        role=identity.role.value,
+        server=policy.clouds[identity.cloud].clients,
+        queues=queues,
+    )
+    return json.dumps(connection.model_dump(), indent=2) + "\n"
+
+
+def _settings(queue: Queue) -> QueueSettings:
+    return QueueSettings(
+        home=queue.home,
+        work=queue.work,
+        producers=list(queue.producers),
+        workers=queue.workers,
+        kinds=list(queue.kinds),
+        ack_wait_ms=queue.ack_wait_ms,
+        max_attempts=queue.max_attempts,
+        backoff_initial_ms=queue.backoff.initial_ms,
+        backoff_factor=queue.backoff.factor,
+        backoff_max_ms=queue.backoff.max_ms,
+        backoff_jitter=queue.backoff.jitter,
+        deadline_ms=queue.deadline_ms,
+        result_ttl_ms=queue.result_ttl_ms,
+        max_payload=queue.max_payload,
+    )

@@ -1,0 +1,53 @@
+"""Everything that may cross the link, by name: one list, from which both sides' exports and imports follow. No I/O."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from bridge import subjects
+from bridge.policy import Policy
+
+
+@dataclass(frozen=True, slots=True)
+class Crossing:
+    """One subject that one cloud offers and the other may use."""
+
+    owner: str
+    """The cloud whose account exports it."""
+    kind: Literal["service", "stream"]
+    """A service is called by the other cloud; a stream flows to it."""
+    local: str
+    """The subject in the owner's account."""
+    remote: str
+    """The subject on the link and in the other cloud's account."""
+    responses: bool = False
+    """Whether one request may be answered by many messages."""
+
+
+def crossings(policy: Policy) -> tuple[Crossing, ...]:
+    """What crosses for all queues: pulls and acks to the producers' cloud, results home from the workers'."""
+    found: list[Crossing] = []
+    for name in sorted(policy.queues):
+        queue = policy.queues[name]
+        jobs, results = subjects.jobs_stream(name), subjects.results_stream(name)
+        for priority in subjects.PRIORITIES:
+            consumer = subjects.jobs_consumer(queue.workers, priority)
+            pull = (subjects.next_message(jobs, consumer), subjects.next_message(jobs, consumer, queue.home))
+            found.append(Crossing(queue.home, "service", *pull, responses=True))
+            found += [_service(queue.home, ack) for ack in subjects.acks(jobs, consumer, queue.home)]
+        home = subjects.home_subject(name)
+        reset = ("CONSUMER.RESET", results, subjects.HOME_CONSUMER)
+        found.append(Crossing(queue.work, "stream", home, home))
+        found.append(
+            Crossing(queue.work, "service", subjects.api_call(*reset), subjects.api_call(*reset, cloud=queue.work))
+        )
+        found += [
+            _service(queue.work, confirm)
+            for confirm in subjects.flow_controls(results, subjects.HOME_CONSUMER, queue.work)
+        ]
+    return tuple(found)
+
+
+def _service(owner: str, subject: str) -> Crossing:
+    return Crossing(owner, "service", subject, subject)

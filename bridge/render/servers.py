@@ -1,0 +1,52 @@
+"""The files beside ``accounts.conf``: the hand-written configuration, and the variables it includes."""
+
+from __future__ import annotations
+
+from importlib import metadata
+from pathlib import Path
+from typing import Final
+
+from bridge.errors import ConfigurationError
+from bridge.policy import Cloud, Policy
+from bridge.render.conf import Value, write
+
+DISTRIBUTION: Final = "bunny-bridge"
+SYNC: Final = {"power-loss": "always", "process": "1s"}
+"""``sync_interval`` of each durability: every write on disk before its PubAck, or within a second."""
+
+
+def server_config(role: str) -> str:
+    """``nats/hub.conf`` or ``nats/leaf.conf``, as shipped.
+
+    It is read from the checkout or, for an installed package, from where its installer put shared files.
+
+    Args:
+        role: ``hub`` or ``leaf``.
+
+    Raises:
+        ConfigurationError: The installation lacks it.
+    """
+    name = f"{role}.conf"
+    checkout = Path(__file__).parents[2] / "nats" / name
+    if checkout.is_file():
+        return checkout.read_text(encoding="utf-8")
+    for file in metadata.files(DISTRIBUTION) or ():
+        if file.parts[-2:] == ("nats", name):
+            return Path(str(file.locate())).read_text(encoding="utf-8")
+    raise ConfigurationError(f"nats/{name}: not in this installation; install {DISTRIBUTION} again")
+
+
+def cluster_conf(policy: Policy, cloud: Cloud) -> str:
+    """``cluster.conf``: the domain, the durability, and the routes of a cluster (one server has none)."""
+    prefix = cloud.role.upper()
+    variables: dict[str, Value] = {f"{prefix}_DOMAIN": cloud.name, f"{prefix}_SYNC": SYNC[cloud.durability]}
+    notes = [
+        f"{policy.bridge}: what the servers in {cloud.name} share. Rendered from the policy: change that instead.",
+    ]
+    return write(variables, notes)
+
+
+def link_conf(policy: Policy) -> str:
+    """``link.conf``: the address that the leaf dials."""
+    notes = [f"{policy.bridge}: the hub's leafnode listener. Rendered from the policy: change that instead."]
+    return write({"HUB_LEAF_URL": policy.hub.leafnodes or ""}, notes)

@@ -1,0 +1,237 @@
+"""What each cloud's JetStream must hold: the streams and consumers of ``plan.json``. No I/O.
+
+A configuration is exactly the JSON of the JetStream API; durations are nanoseconds. P is the producers'
+cloud of a queue and W the workers'. ``docs/spec.md`` has the table.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Final, TypeAlias
+
+from bridge import subjects
+from bridge.policy import Policy, Queue
+
+Config: TypeAlias = dict[str, Any]
+
+MAX_MSG_SIZE: Final = 768 * 1024
+"""Bytes of one message. What a worker puts aside is the message and some headers: still below any server's limit."""
+
+DUPLICATE_WINDOW_S: Final = 120
+"""How long a server remembers message ids: longer than a client buffers and sends again."""
+
+MAX_ACK_PENDING: Final = 65_536
+"""Jobs of a queue that may be at work at once, over all workers."""
+
+MAX_WAITING: Final = 4_096
+"""Pulls that may wait at once: workers times overlapping pulls. It cannot be changed later."""
+
+HOME_ACK_PENDING: Final = 1_000
+"""Results on their way home and not yet confirmed."""
+
+DEAD_AGE_S: Final = 30 * 86_400
+"""How long a dead letter waits for somebody to look at it."""
+
+REFUSED_AGE_S: Final = 7 * 86_400
+"""Long enough to see an attack, and then the disk is free again."""
+
+ASIDE_DIVISOR: Final = 16
+"""Starts, dead letters and refused messages each get this fraction of their queue's ``max_bytes``."""
+
+ASIDE_LEAST: Final = 4 * 1024 * 1024
+
+
+def plan(policy: Policy, cloud: str) -> Config:
+    """The assets of one cloud, in the order in which to make them."""
+    queues = [policy.queues[name] for name in sorted(policy.queues)]
+    streams: list[Config] = []
+    consumers: list[Config] = []
+    for queue in queues:
+        if queue.work == cloud:
+            streams += [_outbox(queue), _starts(queue), _dead(queue), _refused(queue)]
+            consumers.append({"stream": subjects.results_stream(queue.name), "config": _home_consumer(queue)})
+        if queue.home == cloud:
+            streams += [_jobs(queue), _home(queue)]
+            consumers += [
+                {"stream": subjects.jobs_stream(queue.name), "config": _jobs_consumer(queue, priority)}
+                for priority in subjects.PRIORITIES
+            ]
+    return {"version": 1, "cloud": cloud, "policy": policy.digest, "streams": streams, "consumers": consumers}
+
+
+def plan_json(policy: Policy, cloud: str) -> str:
+    """``plan.json``."""
+    return json.dumps(plan(policy, cloud), indent=2) + "\n"
+
+
+# --- streams ---------------------------------------------------------------------------------------
+
+
+def _jobs(queue: Queue) -> Config:
+    """P: the work queue. Full is refused at once, and a subject takes one job."""
+    return _stream(
+        subjects.jobs_stream(queue.name),
+        f"jobs of {queue.name} that wait for {queue.workers}",
+        subjects=[subjects.any_job(queue.name)],
+        retention="workqueue",
+        max_msgs=queue.max_pending,
+        max_bytes=queue.max_bytes,
+        **_FENCED,
+        **_KEPT,
+    )
+
+
+def _outbox(queue: Queue) -> Config:
+    """W: the fence. The first result of a generation stands, for longer than any outage."""
+    return _stream(
+        subjects.results_stream(queue.name),
+        f"results of {queue.name}: the first of each job stands",
+        subjects=[subjects.any_result(queue.name)],
+        max_bytes=queue.max_bytes,
+        max_age=_ns(queue.result_ttl_ms),
+        **_FENCED,
+        **_KEPT,
+    )
+
+
+def _home(queue: Queue) -> Config:
+    """P: the copy of the results.
+
+    Neither a least size nor a fence of its own: either would stall the copying without an error. When it is
+    full it takes no more, and the rest stays in W.
+    """
+    results = subjects.results_stream(queue.name)
+    return _stream(
+        results,
+        f"results of {queue.name}, come home from {queue.work}",
+        max_msg_size=-1,
+        max_bytes=queue.max_bytes,
+        max_age=_ns(queue.result_ttl_ms),
+        sources=[
+            {
+                "name": results,
+                "external": {"api": subjects.api(queue.work), "deliver": ""},
+                # Through a consumer made beforehand (ADR-60 of NATS): the other cloud needs no right to make one.
+                "consumer": {"name": subjects.HOME_CONSUMER, "deliver_subject": subjects.home_subject(queue.name)},
+            }
+        ],
+        republish={"src": subjects.any_result(queue.name), "dest": subjects.done_template(queue.name)},
+        **_KEPT,
+    )
+
+
+def _starts(queue: Queue) -> Config:
+    """W: starts of redelivered jobs. Full, no more is taken: a start that is not counted must not happen."""
+    return _stream(
+        subjects.starts_stream(queue.name),
+        f"starts of redelivered jobs of {queue.name}",
+        subjects=[subjects.any_start(queue.name)],
+        max_bytes=_aside(queue),
+        max_age=_ns(queue.result_ttl_ms),
+        **_KEPT,
+    )
+
+
+def _dead(queue: Queue) -> Config:
+    """W: the last dead letter of each job. Operators may drop one, so deleting is a matter of permissions."""
+    return _stream(
+        subjects.dead_stream(queue.name),
+        f"jobs of {queue.name} that could not be done",
+        subjects=[subjects.any_dead(queue.name)],
+        max_msg_size=-1,
+        max_msgs_per_subject=1,
+        max_bytes=_aside(queue),
+        max_age=_seconds(DEAD_AGE_S),
+    )
+
+
+def _refused(queue: Queue) -> Config:
+    """W: what failed authentication, within a quota in which the oldest goes first: anyone may fill it with rubbish."""
+    return _stream(
+        subjects.refused_stream(queue.name),
+        f"messages to {queue.name} that failed authentication",
+        subjects=[subjects.any_refused(queue.name)],
+        max_msg_size=-1,
+        discard="old",
+        max_bytes=_aside(queue),
+        max_age=_seconds(REFUSED_AGE_S),
+    )
+
+
+_FENCED: Final[Config] = {"max_msgs_per_subject": 1, "discard_new_per_subject": True}
+_KEPT: Final[Config] = {"deny_delete": True, "deny_purge": True}
+
+
+def _stream(name: str, description: str, **settings: Any) -> Config:  # noqa: ANN401 (the API's own JSON)
+    defaults: Config = {
+        "name": name,
+        "description": description,
+        "retention": "limits",
+        "storage": "file",
+        "num_replicas": 1,
+        "discard": "new",
+        "discard_new_per_subject": False,
+        "max_consumers": -1,
+        "max_msgs": -1,
+        "max_msgs_per_subject": -1,
+        "max_msg_size": MAX_MSG_SIZE,
+        "max_age": 0,
+        "duplicate_window": _seconds(DUPLICATE_WINDOW_S),
+        "allow_direct": True,
+        # One `Nats-Rollup: all` would wipe a stream, and a schedule forces it on: so neither.
+        "allow_rollup_hdrs": False,
+        "deny_delete": False,
+        "deny_purge": False,
+    }
+    return defaults | settings
+
+
+# --- consumers -------------------------------------------------------------------------------------
+
+
+def _jobs_consumer(queue: Queue, priority: str) -> Config:
+    name = subjects.jobs_consumer(queue.workers, priority)
+    return {
+        "name": name,
+        "durable_name": name,
+        "description": f"{priority} jobs of {queue.name}, pulled by {queue.workers} in {queue.work}",
+        "deliver_policy": "all",
+        "replay_policy": "instant",
+        "filter_subject": subjects.any_job(queue.name, priority),
+        "ack_policy": "explicit",
+        "ack_wait": _ns(queue.ack_wait_ms),
+        # Attempts are the worker's to count: the server would leave the message in place for ever.
+        "max_deliver": -1,
+        "max_ack_pending": MAX_ACK_PENDING,
+        "max_waiting": MAX_WAITING,
+        "num_replicas": 0,
+    }
+
+
+def _home_consumer(queue: Queue) -> Config:
+    return {
+        "name": subjects.HOME_CONSUMER,
+        "durable_name": subjects.HOME_CONSUMER,
+        "description": f"results of {queue.name} on their way to {queue.home}",
+        "deliver_policy": "all",
+        "replay_policy": "instant",
+        "deliver_subject": subjects.home_subject(queue.name),
+        "ack_policy": "flow_control",
+        "flow_control": True,
+        "idle_heartbeat": _seconds(1),
+        "max_deliver": -1,
+        "max_ack_pending": HOME_ACK_PENDING,
+        "num_replicas": 0,
+    }
+
+
+def _aside(queue: Queue) -> int:
+    return max(queue.max_bytes // ASIDE_DIVISOR, ASIDE_LEAST)
+
+
+def _ns(milliseconds: int) -> int:
+    return milliseconds * 1_000_000
+
+
+def _seconds(seconds: int) -> int:
+    return seconds * 1_000_000_000
