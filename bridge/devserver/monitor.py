@@ -1,0 +1,89 @@
+"""What a server's monitoring port says, asked on loopback alone: it has no authentication."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+
+from bridge.errors import TransportError
+
+REQUEST_TIMEOUT_S: Final = 2.0
+_FIRST_PAUSE_S: Final = 0.005
+_LONGEST_PAUSE_S: Final = 0.25
+
+
+class Unanswered(TransportError):
+    """The monitor does not answer: the server is not up yet, or no longer."""
+
+
+async def get(port: int, path: str) -> tuple[int, Any]:
+    """The status and JSON body of a monitoring page.
+
+    Raises:
+        Unanswered: Nothing answers there, or not in JSON.
+    """
+    try:
+        async with asyncio.timeout(REQUEST_TIMEOUT_S):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            try:
+                # HTTP/1.0, so that the server ends the body by closing.
+                writer.write(f"GET {path} HTTP/1.0\r\nHost: 127.0.0.1\r\n\r\n".encode())
+                answer = await reader.read(-1)
+            finally:
+                writer.close()
+        head, _, body = answer.partition(b"\r\n\r\n")
+        return int(head.split(b" ", 2)[1]), json.loads(body)
+    except (OSError, ValueError, IndexError):
+        raise Unanswered(f"http://127.0.0.1:{port}{path}: no answer from the server's monitor") from None
+
+
+async def healthy(port: int) -> bool:
+    """Whether the server listens and its JetStream has recovered its streams."""
+    status, _ = await get(port, "/healthz?js-server-only=true")
+    return status == 200
+
+
+async def links(port: int) -> int:
+    """How many leaf links are up."""
+    _, body = await get(port, "/leafz")
+    return int(body["leafnodes"])
+
+
+async def idle_sources(port: int) -> list[str]:
+    """Streams that copy from another cloud and do not hear from it now."""
+    _, body = await get(port, "/jsz?accounts=1&streams=1&config=1")
+    return [
+        stream["name"]
+        for account in body.get("account_details", ())
+        for stream in account.get("stream_detail", ())
+        if stream["config"].get("sources") and not all(_active(source) for source in stream.get("sources", ()) or [{}])
+    ]
+
+
+def _active(source: dict[str, Any]) -> bool:
+    # Nanoseconds since the last message or heartbeat; -1 before the first. Heartbeats come every second.
+    active: int = source.get("active", -1)
+    return 0 <= active < 5_000_000_000
+
+
+async def until(probe: Callable[[], Awaitable[bool]], timeout: float, what: str) -> None:
+    """Ask ``probe`` until it says yes, pausing a little longer each time.
+
+    Raises:
+        TransportError: It did not within ``timeout`` seconds; ``what`` says what was waited for.
+    """
+    pause = _FIRST_PAUSE_S
+    try:
+        async with asyncio.timeout(timeout):
+            while True:
+                try:
+                    if await probe():
+                        return
+                except Unanswered:
+                    pass
+                await asyncio.sleep(pause)
+                pause = min(pause * 1.5, _LONGEST_PAUSE_S)
+    except TimeoutError:
+        raise TransportError(f"{what}: not within {timeout:g} s") from None

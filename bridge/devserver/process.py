@@ -1,0 +1,205 @@
+"""One nats-server process on this machine: started, watched, reloaded and stopped, never outliving its parent."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import shutil
+import signal
+import sys
+import sysconfig
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+from bridge.devserver import launcher, monitor
+from bridge.errors import ConfigurationError, TransportError
+
+START_TIMEOUT_S: Final = 30.0
+"""A server that recovers a large store takes seconds before it is healthy."""
+
+STOP_TIMEOUT_S: Final = 10.0
+_SEED: Final = re.compile(r"\bS[A-Z2-7]{57}\b")
+_INHERITED: Final = ("PATH", "HOME", "TZ", "TMPDIR", "GOMEMLIMIT", "GOMAXPROCS")
+
+
+class PortTaken(TransportError):
+    """Something listens on one of the server's ports already."""
+
+
+def find_server() -> Path:
+    """The nats-server program: the one installed with this Python, or the first on the path.
+
+    Raises:
+        ConfigurationError: There is none.
+    """
+    beside = Path(sysconfig.get_path("scripts")) / "nats-server"
+    found = str(beside) if os.access(beside, os.X_OK) else shutil.which("nats-server")
+    if found is None:
+        raise ConfigurationError("nats-server: not found; run `pip install bunny-bridge[embedded]`")
+    return Path(found)
+
+
+class Server:
+    """A nats-server that listens on loopback.
+
+    Use it from one event loop. The server dies with the thread that runs the loop (on Linux), however that ends.
+
+    Args:
+        cloud: The cloud it stands for, named in errors.
+        config: Its configuration file.
+        variables: What the configuration's ``$NAMES`` stand for; all strings.
+        monitor_port: Where its monitor listens.
+        log: The file that its output is appended to.
+        program: The nats-server to run; found if not given.
+        keep_open: File descriptors that it inherits, to hold locks for as long as it lives.
+    """
+
+    def __init__(
+        self,
+        cloud: str,
+        config: Path,
+        variables: Mapping[str, str],
+        *,
+        monitor_port: int,
+        log: Path,
+        program: Path | None = None,
+        keep_open: tuple[int, ...] = (),
+    ) -> None:
+        self.cloud, self.config, self.log, self.monitor_port = cloud, config, log, monitor_port
+        self._variables, self._program, self._keep_open = dict(variables), program or find_server(), keep_open
+        self._process: asyncio.subprocess.Process | None = None
+        self._started = asyncio.Event()
+        self._log_start = 0
+
+    @property
+    def pid(self) -> int | None:
+        """The server's process id while it runs."""
+        return self._process.pid if self._process is not None and self._process.returncode is None else None
+
+    async def start(self, timeout: float = START_TIMEOUT_S) -> None:
+        """Start the server and wait until it is healthy.
+
+        Raises:
+            PortTaken: One of its ports is in use.
+            TransportError: It ended, or was not healthy in time; its last error is in the message.
+        """
+        if self.pid is not None:
+            return
+        self.log.parent.mkdir(parents=True, exist_ok=True)
+        environment = {name: os.environ[name] for name in _INHERITED if name in os.environ}
+        environment |= {name: _quoted(value) for name, value in self._variables.items()}
+        # 0600: a server's log names subjects and addresses.
+        output = os.open(self.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        try:
+            self._log_start = os.fstat(output).st_size
+            self._process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-I", "-S", launcher.__file__, str(os.getpid())),
+                *(str(self._program), "-c", str(self.config)),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                env=environment,
+                pass_fds=self._keep_open,
+                start_new_session=True,  # Ctrl-C is for us, and we stop it when its clients have finished
+            )
+        finally:
+            os.close(output)
+        self._started.set()
+        try:
+            await monitor.until(self._ready, timeout, f"{self.cloud}: server ready (see {self.log})")
+        except BaseException:
+            await self.kill()
+            raise
+
+    async def stop(self, timeout: float = STOP_TIMEOUT_S) -> None:
+        """Ask the server to end, and kill it if it has not within ``timeout`` seconds. Nothing stored is lost."""
+        if (process := self._running()) is None:
+            return
+        process.send_signal(signal.SIGTERM)
+        try:
+            async with asyncio.timeout(timeout):
+                await process.wait()
+        except TimeoutError:
+            await self.kill()
+
+    async def kill(self) -> None:
+        """End the server at once, as a crash would (SIGKILL)."""
+        if (process := self._running()) is not None:
+            process.kill()
+            await process.wait()
+
+    async def restart(self) -> None:
+        """Stop it if it runs, and start it on the same ports and store."""
+        await self.stop()
+        await self.start()
+
+    async def reload(self, timeout: float = 10.0) -> None:
+        """Apply changed configuration files (SIGHUP), and wait until the server has.
+
+        Raises:
+            ConfigurationError: The server refused the new configuration and keeps the old one.
+            TransportError: It does not run, or did not answer in time.
+        """
+        if self._process is None or self.pid is None:
+            raise TransportError(f"{self.cloud}: the server does not run, so it cannot reload")
+        before, start = await self._loaded(), self.log.stat().st_size
+        self._process.send_signal(signal.SIGHUP)
+
+        async def applied() -> bool:
+            if failed := [line for line in self._lines(start) if "Failed to reload" in line]:
+                raise ConfigurationError(f"{self.cloud}: {_told(failed[-1])}")
+            return (await self._loaded()) != before
+
+        await monitor.until(applied, timeout, f"{self.cloud}: configuration reloaded (see {self.log})")
+
+    async def ended(self) -> None:
+        """Wait until the server ends without having been stopped or killed here.
+
+        Raises:
+            TransportError: It did.
+        """
+        while True:
+            await self._started.wait()
+            if self._process is not None:
+                await self._process.wait()
+            if self._started.is_set():
+                raise TransportError(f"{self.cloud}: the server ended ({self._last_words()}); see {self.log}")
+
+    def _running(self) -> asyncio.subprocess.Process | None:
+        self._started.clear()
+        return self._process if self.pid is not None else None
+
+    async def _ready(self) -> bool:
+        if self.pid is None:
+            words = self._last_words()
+            if "address already in use" in words:
+                raise PortTaken(f"{self.cloud}: {words}")
+            raise ConfigurationError(f"{self.cloud}: the server did not start ({words}); see {self.log}")
+        return await monitor.healthy(self.monitor_port)
+
+    async def _loaded(self) -> str:
+        _, body = await monitor.get(self.monitor_port, "/varz")
+        return str(body["config_load_time"])
+
+    def _last_words(self) -> str:
+        lines = self._lines(self._log_start)
+        fatal = [line for line in lines if "[FTL]" in line or line.startswith("nats-server:")] or lines
+        return _told(fatal[-1]) if fatal else "without a word"
+
+    def _lines(self, start: int) -> list[str]:
+        with self.log.open("rb") as file:
+            file.seek(start)
+            return file.read().decode(errors="replace").splitlines()
+
+
+def _quoted(value: str) -> str:
+    # The server parses a variable's value as configuration: unquoted, an address or a path may be read as a number.
+    escaped = value.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
+
+
+def _told(line: str) -> str:
+    """A line of the server's log for an error message: without time stamp, and never with a seed."""
+    return _SEED.sub("S…", re.sub(r"^\[\d+\] \S+ \S+ ", "", line))[:300]

@@ -1,0 +1,19 @@
+"""Issues, renews and describes the certificates of both clouds: a root and a constrained issuer for each.
+
+Per cloud, in ``FOLDER/<cloud>/``::
+
+    ca.pem                            the root: what others trust (the only file that crosses to the other team)
+    root.key                          the root's key: take it offline; only a new issuer needs it
+    ca.key, issuer.pem                the issuer: signs leaf certificates, and no others
+    clients.pem, clients.key          the listener for the cloud's own services
+    leafnodes.pem, leafnodes.key      the hub's listener for the link (serverAuth)
+    link.pem, link.key                the leaf's end of the link (clientAuth)
+
+Servers read nothing but these paths, so certificates from elsewhere go in the same places. No CRL is
+checked by nats-server: what limits a stolen key is a short life, and that each side trusts one root alone.
+"""
+
+from bridge.pki.authority import DEVELOPMENT_HOSTS, issue, renew
+from bridge.pki.report import Certificate, check
+
+__all__ = ["DEVELOPMENT_HOSTS", "Certificate", "check", "issue", "renew"]

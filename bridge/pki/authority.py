@@ -1,0 +1,296 @@
+"""Makes and renews authorities and certificates: ECDSA P-256, a root and a constrained issuer per cloud."""
+
+from __future__ import annotations
+
+import datetime as dt
+import ipaddress
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+from urllib.parse import urlsplit
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from bridge.errors import ConfigurationError
+from bridge.files import check_private, read_file, write_file
+from bridge.pki.report import USAGES, is_due, read_chain
+from bridge.policy import Cloud, Policy
+
+ROOT_LIFE: Final = dt.timedelta(days=3650)
+ISSUER_LIFE: Final = dt.timedelta(days=365)
+LEAF_LIFE: Final = dt.timedelta(days=7)
+SKEW: Final = dt.timedelta(minutes=5)
+"""Certificates are valid from a little before they are made: the two clouds' clocks differ."""
+
+DEVELOPMENT_HOSTS: Final = ("localhost", "127.0.0.1")
+
+
+def issue(policy: Policy, folder: Path, *, hosts: Sequence[str] = (), cloud: str | None = None) -> list[Path]:
+    """Make a certificate authority and the server certificates of each cloud.
+
+    Args:
+        policy: Names the clouds and the hosts their servers are dialled by.
+        folder: Where a folder per cloud is made.
+        hosts: Further names and addresses for the server certificates (`DEVELOPMENT_HOSTS` on one machine).
+        cloud: Issue for this cloud alone, as each team does for its own.
+
+    Returns:
+        The files written.
+
+    Raises:
+        ConfigurationError: One of the files exists; nothing was written.
+    """
+    clouds = [_cloud(policy, cloud)] if cloud is not None else list(policy.clouds.values())
+    for each in clouds:
+        for name in _files(each):
+            if (folder / each.name / name).exists():
+                raise ConfigurationError(
+                    f"{folder / each.name / name}: exists and is not overwritten; renew it, or move the folder away"
+                )
+    return [path for each in clouds for path in _issue(policy, folder / each.name, each, hosts)]
+
+
+def renew(policy: Policy, folder: Path, cloud: str, *, hosts: Sequence[str] = ()) -> list[Path]:
+    """Replace the leaf certificates of one cloud, and its issuer once two thirds of its life have passed.
+
+    Roots stay, so nothing has to be sent to the other cloud. Servers take the files up at a SIGHUP; live
+    connections keep the old ones until they redial.
+
+    Raises:
+        ConfigurationError: The issuer's key is not here (certificates from elsewhere are renewed there), or
+            a new issuer is due and the root's key is offline.
+    """
+    here, at = folder / cloud, _cloud(policy, cloud)
+    root, issuer = read_chain(here / "ca.pem")[0], read_chain(here / "issuer.pem")[0]
+    key = _read_key(here / "ca.key")
+    written = []
+    if is_due(issuer) or not _covers(issuer, _names(policy, at, hosts)):
+        if not (here / "root.key").exists():
+            raise ConfigurationError(
+                f"{here / 'issuer.pem'}: due for renewal, or does not cover the hosts asked for; "
+                f"put the offline key back at {here / 'root.key'} and renew again"
+            )
+        key = ec.generate_private_key(ec.SECP256R1())
+        issuer = _issuer(policy, at, key, root, _read_key(here / "root.key"), hosts)
+        written = [_write_key(here / "ca.key", key), _write_chain(here / "issuer.pem", [issuer])]
+    return written + _leaves(policy, here, at, issuer, key, hosts)
+
+
+# --- making ----------------------------------------------------------------------------------------
+
+
+def _issue(policy: Policy, here: Path, cloud: Cloud, hosts: Sequence[str]) -> list[Path]:
+    root_key, key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
+    subject = _subject(policy, f"{cloud.name} root")
+    root = (
+        _builder(subject, subject, root_key.public_key(), ROOT_LIFE)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=1), critical=True)
+        .add_extension(_AUTHORITY_USAGE, critical=True)
+        .sign(root_key, hashes.SHA256())
+    )
+    issuer = _issuer(policy, cloud, key, root, root_key, hosts)
+    return [
+        _write_key(here / "root.key", root_key),
+        _write_key(here / "ca.key", key),
+        _write_chain(here / "ca.pem", [root]),
+        _write_chain(here / "issuer.pem", [issuer]),
+        *_leaves(policy, here, cloud, issuer, key, hosts),
+    ]
+
+
+def _issuer(
+    policy: Policy,
+    cloud: Cloud,
+    key: ec.EllipticCurvePrivateKey,
+    root: x509.Certificate,
+    root_key: ec.EllipticCurvePrivateKey,
+    hosts: Sequence[str],
+) -> x509.Certificate:
+    """The online authority: it can name this cloud's hosts and this bridge, and the hub's no client at all."""
+    names = _names(policy, cloud, hosts)
+    permitted: list[x509.GeneralName] = [x509.UniformResourceIdentifier(policy.bridge)]
+    permitted += [name for name in names if isinstance(name, x509.DNSName)]
+    permitted += [
+        x509.IPAddress(ipaddress.ip_network(name.value)) for name in names if isinstance(name, x509.IPAddress)
+    ]
+    excluded: list[x509.GeneralName] = []
+    if not any(isinstance(name, x509.IPAddress) for name in names):
+        # A kind of name that no constraint mentions is unconstrained: shut out addresses where none is meant.
+        excluded = [x509.IPAddress(ipaddress.ip_network(net)) for net in ("0.0.0.0/0", "::/0")]
+    usages = [ExtendedKeyUsageOID.SERVER_AUTH]
+    if cloud.role == "leaf":
+        usages.append(ExtendedKeyUsageOID.CLIENT_AUTH)
+    return (
+        _builder(_subject(policy, f"{cloud.name} issuer"), root.subject, key.public_key(), ISSUER_LIFE, root)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(_AUTHORITY_USAGE, critical=True)
+        .add_extension(x509.ExtendedKeyUsage(usages), critical=False)
+        .add_extension(x509.NameConstraints(permitted, excluded or None), critical=True)
+        .add_extension(_authority_of(root_key), critical=False)
+        .sign(root_key, hashes.SHA256())
+    )
+
+
+def _leaves(
+    policy: Policy,
+    here: Path,
+    cloud: Cloud,
+    issuer: x509.Certificate,
+    issuer_key: ec.EllipticCurvePrivateKey,
+    hosts: Sequence[str],
+) -> list[Path]:
+    written = []
+    for name in _leaf_names(cloud):
+        key = ec.generate_private_key(ec.SECP256R1())
+        certificate = (
+            _builder(_subject(policy, f"{cloud.name} {name}"), issuer.subject, key.public_key(), LEAF_LIFE, issuer)
+            .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+            .add_extension(_LEAF_USAGE, critical=True)
+            .add_extension(x509.ExtendedKeyUsage([USAGES[name]]), critical=False)
+            .add_extension(x509.SubjectAlternativeName(_leaf_san(policy, cloud, name, hosts)), critical=False)
+            .add_extension(_authority_of(issuer_key), critical=False)
+            .sign(issuer_key, hashes.SHA256())
+        )
+        written.append(_write_key(here / f"{name}.key", key))
+        written.append(_write_chain(here / f"{name}.pem", [certificate, issuer]))
+    return written
+
+
+def _builder(
+    subject: x509.Name,
+    issuer: x509.Name,
+    key: ec.EllipticCurvePublicKey,
+    life: dt.timedelta,
+    within: x509.Certificate | None = None,
+) -> x509.CertificateBuilder:
+    now = dt.datetime.now(dt.UTC)
+    end = now + life if within is None else min(now + life, within.not_valid_after_utc)
+    return (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(issuer)
+        .public_key(key)
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - SKEW)
+        .not_valid_after(end)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
+    )
+
+
+def _usage(*, leaf: bool) -> x509.KeyUsage:
+    return x509.KeyUsage(
+        digital_signature=leaf,
+        key_cert_sign=not leaf,
+        crl_sign=not leaf,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        encipher_only=False,
+        decipher_only=False,
+    )
+
+
+_AUTHORITY_USAGE: Final = _usage(leaf=False)
+_LEAF_USAGE: Final = _usage(leaf=True)
+
+
+def _authority_of(key: ec.EllipticCurvePrivateKey) -> x509.AuthorityKeyIdentifier:
+    return x509.AuthorityKeyIdentifier.from_issuer_public_key(key.public_key())
+
+
+def _subject(policy: Policy, name: str) -> x509.Name:
+    return x509.Name(
+        [
+            x509.NameAttribute(NameOID.ORGANIZATION_NAME, policy.bridge),
+            x509.NameAttribute(NameOID.COMMON_NAME, name[:64]),
+        ]
+    )
+
+
+# --- names and files -------------------------------------------------------------------------------
+
+
+def _cloud(policy: Policy, name: str) -> Cloud:
+    if name not in policy.clouds:
+        raise ConfigurationError(f"{name}: no cloud of the policy; it has {', '.join(sorted(policy.clouds))}")
+    return policy.clouds[name]
+
+
+def _leaf_names(cloud: Cloud) -> tuple[str, str]:
+    return ("clients", "leafnodes") if cloud.role == "hub" else ("clients", "link")
+
+
+def _files(cloud: Cloud) -> list[str]:
+    leaves = [f"{name}.{end}" for name in _leaf_names(cloud) for end in ("pem", "key")]
+    return ["ca.pem", "root.key", "ca.key", "issuer.pem", *leaves]
+
+
+def _names(policy: Policy, cloud: Cloud, hosts: Sequence[str]) -> list[x509.GeneralName]:
+    """Every name that a server of the cloud may have."""
+    return list(
+        dict.fromkeys(
+            name for leaf in _leaf_names(cloud) if leaf != "link" for name in _leaf_san(policy, cloud, leaf, hosts)
+        )
+    )
+
+
+def _leaf_san(policy: Policy, cloud: Cloud, leaf: str, hosts: Sequence[str]) -> list[x509.GeneralName]:
+    if leaf == "link":
+        return [x509.UniformResourceIdentifier(f"spiffe://{policy.bridge}/{cloud.name}/link")]
+    address = cloud.clients if leaf == "clients" else cloud.leafnodes
+    assert address is not None, "the policy gives every hub a leafnodes address"  # noqa: S101 - for the type
+    return [_general_name(host) for host in dict.fromkeys([_host_of(address), *hosts])]
+
+
+def _general_name(host: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ipaddress.ip_address(host))
+    except ValueError:
+        return x509.DNSName(host)
+
+
+def _covers(issuer: x509.Certificate, names: list[x509.GeneralName]) -> bool:
+    permitted = issuer.extensions.get_extension_for_class(x509.NameConstraints).value.permitted_subtrees or []
+    networks = [net.value for net in permitted if isinstance(net, x509.IPAddress)]
+    return all(
+        ipaddress.ip_network(name.value) in networks if isinstance(name, x509.IPAddress) else name in permitted
+        for name in names
+    )
+
+
+def _host_of(address: str) -> str:
+    """The host of a ``tls://host:port`` address, without the trailing dot a resolver may want."""
+    host = urlsplit(address).hostname
+    if not host:
+        raise ConfigurationError(f"{address}: names no host; write tls://host:port")
+    return host.rstrip(".")
+
+
+def _write_key(path: Path, key: ec.EllipticCurvePrivateKey) -> Path:
+    data = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    write_file(path, data, private=True)
+    return path
+
+
+def _write_chain(path: Path, chain: list[x509.Certificate]) -> Path:
+    write_file(path, b"".join(each.public_bytes(serialization.Encoding.PEM) for each in chain))
+    return path
+
+
+def _read_key(path: Path) -> ec.EllipticCurvePrivateKey:
+    if not path.exists():
+        raise ConfigurationError(f"{path}: missing; certificates from elsewhere are renewed where they were made")
+    check_private(path)
+    try:
+        key = serialization.load_pem_private_key(read_file(path), password=None)
+    except (ValueError, TypeError):
+        raise ConfigurationError(f"{path}: holds no PEM private key") from None
+    if not isinstance(key, ec.EllipticCurvePrivateKey):
+        raise ConfigurationError(f"{path}: not an elliptic curve key, as authorities here have")
+    return key
