@@ -1,0 +1,20 @@
+"""The policy, `bridge.yaml`: what both teams agreed on, as typed values."""
+
+from __future__ import annotations
+
+from bridge.policy.load import check_policy, load_policy
+from bridge.policy.scaffold import SCAFFOLD
+from bridge.policy.values import Backoff, Cloud, IdentityEntry, Policy, Queue, Role, TrustPolicy
+
+__all__ = [
+    "SCAFFOLD",
+    "Backoff",
+    "Cloud",
+    "IdentityEntry",
+    "Policy",
+    "Queue",
+    "Role",
+    "TrustPolicy",
+    "check_policy",
+    "load_policy",
+]

@@ -1,0 +1,142 @@
+"""`bridge.yaml` as typed values. Durations are milliseconds in fields named ``*_ms``; sizes are bytes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from enum import StrEnum
+from typing import Final, Literal
+
+from bridge.job import INLINE_LIMIT
+
+KIB: Final = 1024
+MIB: Final = 1024 * KIB
+GIB: Final = 1024 * MIB
+SECOND: Final = 1000
+MINUTE: Final = 60 * SECOND
+HOUR: Final = 60 * MINUTE
+DAY: Final = 24 * HOUR
+
+STORE_LIMIT: Final = 1024 * GIB
+"""What the jobs and results of all queues may reserve in one cloud, in bytes: one large volume, never a pool."""
+
+
+class Role(StrEnum):
+    """What an identity is for. Nobody is unrestricted."""
+
+    SERVICE = "service"
+    """Produces and works what the queues name it for."""
+    INSPECTOR = "inspector"
+    """Reads streams and consumers of its own cloud, changes nothing."""
+    OPERATOR = "operator"
+    """Replays, drops and cancels."""
+    AGENT = "agent"
+    """Reports the backlog and health of its cloud."""
+    PROVISIONER = "provisioner"
+    """Creates and updates streams and consumers, reads no payload."""
+    LINK = "link"
+    """The leaf node's own credential at the hub."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cloud:
+    """One side of the bridge; its name is its JetStream domain."""
+
+    name: str
+    role: Literal["hub", "leaf"]
+    clients: str
+    """``tls://host:port`` of its servers, for the services in it."""
+    leafnodes: str | None = None
+    """``tls://host:port`` where the hub takes the leaf's link; None for the leaf."""
+    durability: Literal["power-loss", "process"] = "power-loss"
+    """What a PubAck outlives: ``power-loss`` syncs every write, ``process`` once a second."""
+
+    @property
+    def account(self) -> str:
+        """The NATS account that owns the cloud's streams and users."""
+        return "RELAY" if self.role == "hub" else "BUNNY"
+
+
+@dataclass(frozen=True, slots=True)
+class IdentityEntry:
+    """A declared identity; its public keys lie in ``keys/<name>.json``."""
+
+    name: str
+    cloud: str
+    role: Role = Role.SERVICE
+
+
+@dataclass(frozen=True, slots=True)
+class Backoff:
+    """The wait before another attempt: ``initial * factor ** (attempt - 1)``, at most ``max``, ± ``jitter``."""
+
+    initial_ms: int = SECOND
+    factor: float = 2.0
+    max_ms: int = 300 * SECOND
+    jitter: float = 0.2
+    """A share of the wait, 0 to 1."""
+
+
+@dataclass(frozen=True, slots=True)
+class Queue:
+    """A queue: jobs from the producers of one cloud to the workers of the other."""
+
+    name: str
+    producers: tuple[str, ...]
+    workers: str
+    kinds: tuple[str, ...]
+    home: str
+    """The producers' cloud, where jobs are stored and results end up."""
+    work: str
+    """The workers' cloud, where results are written."""
+    ack_wait_ms: int = 30 * SECOND
+    max_attempts: int = 5
+    backoff: Backoff = field(default_factory=Backoff)
+    deadline_ms: int = HOUR
+    """For a job that names none."""
+    result_ttl_ms: int = DAY
+    """How long a result stands, and so how long the fence holds."""
+    max_payload: int = INLINE_LIMIT
+    max_pending: int = 1_000_000
+    """Jobs stored and not done; one more is refused with `QueueFull`."""
+    max_bytes: int = 4 * GIB
+    """Of the stored jobs, and of the stored results."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrustPolicy:
+    """How many root keys sign the trust bundle, and how long it is good for."""
+
+    threshold: int = 1
+    expires_ms: int = 30 * DAY
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What both teams agreed on."""
+
+    bridge: str
+    clouds: Mapping[str, Cloud]
+    identities: Mapping[str, IdentityEntry]
+    queues: Mapping[str, Queue]
+    trust: TrustPolicy = field(default_factory=TrustPolicy)
+    max_outage_ms: int = 12 * HOUR
+    """The longest cut of the link that loses nothing; retentions are computed from it."""
+
+    @property
+    def hub(self) -> Cloud:
+        """The cloud whose servers take the link."""
+        return next(cloud for cloud in self.clouds.values() if cloud.role == "hub")
+
+    @property
+    def leaf(self) -> Cloud:
+        """The cloud whose server dials out."""
+        return next(cloud for cloud in self.clouds.values() if cloud.role == "leaf")
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 (hex) of the values, whatever the order, comments and spelling of the file."""
+        canonical = json.dumps(asdict(self), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(canonical.encode()).hexdigest()
