@@ -11,7 +11,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from bridge import dsse, strict_json
 from bridge.crypto import KemPublicKey, VerifyKey
@@ -91,8 +91,8 @@ class Trust:
         self.version = _whole(payload["version"])
         self.issued_ms = _whole(payload["issued"])
         self.expires_ms = _whole(payload["expires"])
-        self.peers: Mapping[str, Peer] = {p.name: p for p in map(_peer, payload["principals"])}
-        self.grants: tuple[Grant, ...] = tuple(map(_grant, payload["grants"]))
+        self.peers: Mapping[str, Peer] = {p.name: p for p in map(_peer, _list(payload["principals"]))}
+        self.grants: tuple[Grant, ...] = tuple(map(_grant, _list(payload["grants"])))
         self._signers = {k.kid: (peer, k, life) for peer in self.peers.values() for k, life in peer.sign}
         self._granted = {(g.queue, g.sender, g.recipient): g.kinds for g in self.grants}
         if len(self.peers) != len(payload["principals"]) or len(self._granted) != len(self.grants):
@@ -247,14 +247,14 @@ def _verified_payload(bundle: bytes, keys: Mapping[bytes, VerifyKey], threshold:
 def _peer(value: strict_json.Object) -> Peer:
     expect_keys(value, {"name", "cloud", "role", "sign", "kem"})
     sign = []
-    for item in value["sign"]:
+    for item in _list(value["sign"]):
         expect_keys(item, {"kid", "public", "not_before", "not_after"})
         key = VerifyKey(unb64(item["public"]))
         if key.kid.hex() != item["kid"]:
             raise ValueError
         sign.append((key, _lifetime(item)))
     kem = []
-    for item in value["kem"]:
+    for item in _list(value["kem"]):
         expect_keys(item, {"kid", "public", "epoch", "not_before", "not_after"})
         public = KemPublicKey(unb64(item["public"]))
         if public.kid.hex() != item["kid"]:
@@ -265,7 +265,7 @@ def _peer(value: strict_json.Object) -> Peer:
 
 def _grant(value: strict_json.Object) -> Grant:
     expect_keys(value, {"queue", "from", "to", "kinds"})
-    kinds = frozenset(map(_name, value["kinds"]))
+    kinds = frozenset(map(_name, _list(value["kinds"])))
     return Grant(_name(value["queue"]), _name(value["from"]), _name(value["to"]), kinds)
 
 
@@ -275,6 +275,12 @@ def _lifetime(value: strict_json.Object) -> Lifetime:
 
 def _name(value: object) -> str:
     if type(value) is not str or not is_name(value):
+        raise ValueError
+    return value
+
+
+def _list(value: object) -> list[Any]:
+    if type(value) is not list:
         raise ValueError
     return value
 
