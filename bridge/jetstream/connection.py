@@ -1,0 +1,325 @@
+"""One connection to the local NATS server: dialled for ever and loudly, and its state told to those who wait."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import re
+import ssl
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import structlog
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
+from nats.errors import AuthorizationError
+from nats.errors import Error as NatsError
+
+from bridge.errors import ConfigurationError, Denied, NotConnected, PublishTimeout, TransportError
+from bridge.jetstream.pauses import Pauses
+
+FIRST_WAIT_S: Final = 0.25
+LONGEST_WAIT_S: Final = 10.0
+"""Between two attempts to connect."""
+
+PING_INTERVAL_S: Final = 10
+"""Two pings unanswered and the connection counts as dead: about 30 s for a black hole."""
+
+CONNECT_TIMEOUT_S: Final = 5
+FORCED_FLUSH_TIMEOUT_S: Final = 2.0
+"""The longest one send waits for room in the client's 2 MiB buffer; its own deadline still counts."""
+
+FLUSH_TRY_S: Final = 2.0
+CLOSE_TIMEOUT_S: Final = 2.0
+
+_VIOLATION = re.compile(r"permissions violation for (publish|subscription)(?: with reply of| to) \"([^\"]*)\"")
+log = structlog.get_logger("bridge.jetstream")
+
+
+def tls_context(ca_file: Path) -> ssl.SSLContext:
+    """TLS 1.3 alone, the server verified by name against the CA of its own cloud.
+
+    Raises:
+        ConfigurationError: The file is missing or holds no certificate.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    try:
+        context.load_verify_locations(cafile=ca_file)
+    except (OSError, ssl.SSLError):
+        raise ConfigurationError(f"{ca_file}: not a readable CA certificate in PEM; ask the bridge's owners") from None
+    return context
+
+
+class Wire:
+    """A nats-py client and its state.
+
+    Callbacks are plain functions, called on the event loop: ``on_lost`` when the connection breaks, ``on_back``
+    when it stands again (subscriptions are back by then), ``on_closed`` once, when it is closed for good, and
+    ``on_denied`` with the subject (in lower case, as nats-py reports it) that the server's permissions refuse.
+    """
+
+    def __init__(self, server: str, nkey_seed: str, tls: ssl.SSLContext, *, name: str, inbox_prefix: str) -> None:
+        self.inbox_prefix = inbox_prefix
+        self.client = Client()
+        self.on_lost: list[Callable[[], None]] = []
+        self.on_back: list[Callable[[], None]] = []
+        self.on_closed: list[Callable[[], None]] = []
+        self.on_denied: list[Callable[[str], None]] = []
+        self._up = asyncio.Event()
+        self._closed = ""
+        self._pauses = Pauses(FIRST_WAIT_S, LONGEST_WAIT_S)
+        self._reason = "no attempt was made"
+        self._unauthorized = False
+        self._log = log.bind(server=server)
+        self._urls, hostname = _addresses(server)
+        self._options: dict[str, Any] = {
+            "nkeys_seed_str": nkey_seed,
+            "tls": tls,
+            "tls_hostname": hostname,
+            "tls_handshake_first": True,
+            "name": name,
+            "inbox_prefix": inbox_prefix,
+            "max_reconnect_attempts": -1,
+            "reconnect_time_wait": FIRST_WAIT_S,
+            "ping_interval": PING_INTERVAL_S,
+            "max_outstanding_pings": 2,
+            "connect_timeout": CONNECT_TIMEOUT_S,
+            "flush_timeout": FORCED_FLUSH_TIMEOUT_S,
+            "error_cb": self._error,
+            "disconnected_cb": self._lost,
+            "reconnected_cb": self._back,
+            "closed_cb": self._gone,
+        }
+
+    @property
+    def connected(self) -> bool:
+        """Whether the server can be reached now."""
+        return not self._closed and self.client.is_connected
+
+    async def dial(self, timeout: float | None) -> None:
+        """Connect, trying for ever or for ``timeout`` seconds.
+
+        Raises:
+            Denied: In ``timeout``, and the server does not know this identity.
+            NotConnected: In ``timeout``, for any other reason.
+        """
+        try:
+            async with asyncio.timeout(timeout):
+                while not self.client.is_connected:  # an INFO in the place of the PONG leaves nats-py half connected
+                    await bury(self.client)
+                    self.client = Client()
+                    await self.client.connect(self._urls, **self._options)
+        except TimeoutError:
+            await self._give_up()
+            if self._unauthorized:
+                raise Denied(f"{self._where}: {self._reason}") from None
+            raise NotConnected(f"{self._where}: {self._reason}; is the server up?") from None
+        except BaseException:
+            await self._give_up()
+            raise
+        self._settle("connected")
+
+    async def until_up(self, deadline: float) -> None:
+        """Wait for a connection.
+
+        Raises:
+            NotConnected: The transport is closed.
+            PublishTimeout: ``deadline`` (of the loop's clock) has passed.
+        """
+        while not self.connected:
+            self.check_open()
+            self._up.clear()  # nats-py changes its state a moment before it calls back
+            try:
+                async with asyncio.timeout_at(deadline):
+                    await self._up.wait()
+            except TimeoutError:
+                raise PublishTimeout(f"{self._where}: not connected in time: {self._reason}") from None
+
+    async def subscribe(self, subject: str, callback: Callable[[Msg], Awaitable[None]], timeout: float) -> Subscription:
+        """Subscribe, and return once the server knows.
+
+        Raises:
+            Denied: The permissions refuse the subject.
+            TransportError: The server did not confirm it in time.
+        """
+        denied: list[str] = []
+        self.on_denied.append(denied.append)
+        deadline = asyncio.get_running_loop().time() + timeout
+        self.check_open()
+        subscription = await self.client.subscribe(subject, cb=callback, pending_bytes_limit=0)
+        try:
+            await self.flush(deadline)
+            if subject.lower() in denied:
+                raise Denied(f"the server's permissions refuse a subscription to {subject}")
+        except TransportError:
+            with contextlib.suppress(NatsError):
+                await subscription.unsubscribe()
+            raise
+        finally:
+            self.on_denied.remove(denied.append)
+        return subscription
+
+    async def flush(self, deadline: float) -> None:
+        """Wait until the server has everything sent so far, over a reconnect if need be.
+
+        Raises:
+            TransportError: Not by ``deadline`` (of the loop's clock).
+        """
+        loop = asyncio.get_running_loop()
+        while True:
+            await self.until_up(deadline)
+            left = min(FLUSH_TRY_S, max(0.01, deadline - loop.time()))
+            try:
+                await self.client.flush(left)  # type: ignore[arg-type]  # seconds; annotated too narrowly
+                return
+            except (NatsError, OSError):  # a PONG that a broken connection lost never comes: ask again
+                if loop.time() >= deadline:
+                    raise PublishTimeout(f"{self._where}: no answer in time") from None
+
+    def check_open(self) -> None:
+        """Raise NotConnected if the connection is closed for good."""
+        if self._closed:
+            raise NotConnected(f"{self._where}: {self._closed}")
+
+    async def close(self) -> None:
+        """Flush what can be flushed and disconnect, within 2 seconds. Never raises."""
+        if self._closed:
+            return
+        self._closed = "the transport was closed"
+        if self.client.is_connected:
+            with contextlib.suppress(NatsError, OSError):
+                await self.client.flush(CLOSE_TIMEOUT_S / 2)  # type: ignore[arg-type]  # seconds, as above
+        await bury(self.client)
+        self._tell_closed()
+
+    @property
+    def _where(self) -> str:
+        return ",".join(self._urls)
+
+    async def _give_up(self) -> None:
+        self._closed = "the transport was closed"
+        await bury(self.client)
+
+    def _settle(self, event: str) -> None:
+        self._unauthorized = False
+        self._pauses.reset()
+        self.client.options["reconnect_time_wait"] = FIRST_WAIT_S
+        self._up.set()
+        self._log.info(event)
+
+    async def _error(self, error: Exception) -> None:
+        violation = _VIOLATION.search(str(error))
+        if violation:
+            self._log.warning("denied by the server's permissions", action=violation[1], subject=violation[2])
+            for denied in self.on_denied:
+                denied(violation[2])
+        elif self.client.is_connected:
+            self._log.warning("trouble on the connection", reason=_reason(error))
+        else:
+            self._reason = _reason(error)
+            self._unauthorized = "authorization violation" in str(error).lower()
+            pause = self.client.options["reconnect_time_wait"] = self._pauses.next()  # read anew before each attempt
+            self._log.warning("cannot connect", reason=self._reason, seconds=round(pause, 2))
+
+    async def _lost(self) -> None:
+        self._up.clear()
+        if not self._closed and not self.client.is_closed:
+            self._reason = "the connection was lost"
+            self._log.warning("disconnected")
+        for lost in self.on_lost:
+            lost()
+
+    async def _back(self) -> None:
+        self._settle("connected again")
+        for back in self.on_back:
+            back()
+
+    async def _gone(self) -> None:
+        if self._closed:
+            return
+        error = self.client.last_error
+        self._closed = "the server closed the connection for good"
+        if isinstance(error, AuthorizationError):
+            self._closed += ": it no longer accepts this identity; ask the bridge's owners"
+        elif error is not None:
+            self._closed += f": {_reason(error)}"
+        self._log.error("closed for good", reason=self._closed)
+        self._tell_closed()
+
+    def _tell_closed(self) -> None:
+        self._up.set()
+        for closed in tuple(self.on_closed):  # they take themselves off the list
+            closed()
+
+
+async def bury(client: Client) -> None:
+    """Close a nats-py client within 2 seconds and leave none of its tasks behind. Never raises.
+
+    `Client.close` cancels its tasks without waiting for them, and on a black-holed connection waits half a minute
+    for the TLS farewell; so its tasks are reaped and the socket aborted here, by names that are private to nats-py.
+    """
+    holders: list[Any] = [client, *client._subs.values()]
+    names = ("_reading_task", "_ping_interval_task", "_flusher_task", "_reconnection_task", "_wait_for_msgs_task")
+    tasks = [task for holder in holders for name in names if (task := getattr(holder, name, None)) is not None]
+    with contextlib.suppress(Exception):  # whatever its state was, what follows leaves nothing of it
+        async with asyncio.timeout(CLOSE_TIMEOUT_S / 2):
+            await client.close()
+    for task in tasks:
+        task.cancel()
+    if tasks:
+        await asyncio.wait(tasks, timeout=CLOSE_TIMEOUT_S / 2)
+    writer = getattr(client._transport, "_io_writer", None)
+    if writer is not None:
+        writer.transport.abort()
+
+
+def _addresses(server: str) -> tuple[list[str], str | None]:
+    """The servers' URLs, and the name to verify where it is not simply the URL's.
+
+    A trailing dot keeps a name from being searched for in every domain of the resolver, but is no part of a
+    certificate: nats-py would send it in the handshake, which then fails.
+    """
+    urls = [url.strip() for url in server.split(",") if url.strip()]
+    hosts = [_host(url) for url in urls]
+    if not urls:
+        raise ConfigurationError("connection.yaml: server: empty; write it with `bunny render`")
+    if len(urls) == 1:
+        return urls, hosts[0].rstrip(".")
+    return [url.replace(host, host.rstrip("."), 1) for url, host in zip(urls, hosts, strict=True)], None
+
+
+def _host(url: str) -> str:
+    parts = urlsplit(url)
+    try:
+        usable = parts.scheme == "tls" and parts.hostname and parts.port and parts.username is None
+    except ValueError:
+        usable = False
+    if not usable or parts.hostname is None:
+        raise ConfigurationError("connection.yaml: server: not tls://host:port; write it with `bunny render`")
+    return parts.hostname
+
+
+def _reason(error: Exception) -> str:
+    """One printable line of why a connection failed: words of the operating system, of TLS or of our own server."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"the server's certificate is not accepted: {error.verify_message}"
+    if isinstance(error, ssl.SSLError):
+        return f"TLS failed: {error.reason}"
+    if "authorization violation" in str(error).lower():
+        return "the server does not accept this identity; is it in its accounts.conf?"
+    if isinstance(error, TimeoutError):
+        return "no answer in time"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror[:160]
+    if isinstance(error, NatsError):
+        return re.sub(r"[^ -~]", "?", str(error))[:160]
+    return type(error).__name__
+
+
+def as_transport_error(error: Exception) -> TransportError:
+    """What nats-py raised, in our words."""
+    return TransportError(f"the NATS client refused: {type(error).__name__}")

@@ -1,0 +1,285 @@
+"""Pulling from a durable consumer with credit, through everything that can happen to it.
+
+A pull request is sent on a *lane*: a subscription of its own with at most one open request, so that every
+delivery and every status belongs to a known request and no credit leaks (a delivery carries the job's subject, not
+the request's; only the subscription tells them apart). Lanes overlap: when the credit waiting reaches half of the
+window, another request is sent while the others are still being served.
+
+======================  ======================================================================
+what happens            what follows
+======================  ======================================================================
+delivery                uses one credit of its lane; one too many (a request that was given up
+                        for lost and then served) uses credit that waits, or is nak'd
+100 idle heartbeat      the lane lives
+408                     the request's time is up: its credit comes back, another is sent
+404, 409, 503, others   its credit comes back; another after a pause of 0.1 to 5 s
+two heartbeats missed   the same: the link or the server is away
+denied                  the same
+connection back         every lane's credit comes back, requests are sent at once
+closed for good         `get` raises NotConnected once what had arrived is taken
+======================  ======================================================================
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import re
+import secrets
+from collections.abc import Mapping
+from typing import Final
+
+from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
+from nats.errors import Error as NatsError
+
+from bridge import subjects
+from bridge.errors import NotConnected
+from bridge.jetstream.connection import Wire, log
+from bridge.jetstream.pauses import Pauses
+from bridge.jetstream.settle import NAK, delivered, is_ack_subject, settle
+from bridge.transport import Delivery, Message
+
+EXPIRES_S: Final = 30.0
+"""How long a request waits at the server: also how long one may linger there after its client is gone."""
+
+HEARTBEAT_S: Final = 5.0
+"""A request without heartbeats is black-holed where an export's response threshold is shorter than ``expires``."""
+
+SILENCE_S: Final = 2 * HEARTBEAT_S + 1
+TICK_S: Final = 1.0
+LANES: Final = 4
+"""Open requests at most: each is half of the credit that is left, so four cover all but a sixteenth."""
+
+CLOSE_TIMEOUT_S: Final = 1.0
+
+
+class _Lane:
+    """One subscription, and the request that is open on it."""
+
+    __slots__ = ("heard", "inbox", "left", "serial", "subscription")
+
+    def __init__(self, inbox: str) -> None:
+        self.inbox = inbox
+        self.subscription: Subscription | None = None
+        self.serial = 0
+        self.left = 0
+        """Deliveries that the open request may still bring; 0 where none is open."""
+        self.heard = 0.0
+
+
+class JetStreamPull:
+    """See `bridge.transport.Pull`."""
+
+    def __init__(self, wire: Wire, stream: str, consumer: str, cloud: str | None) -> None:
+        self._wire = wire
+        self._subject = subjects.next_message(stream, consumer, cloud)
+        self._loop = asyncio.get_running_loop()
+        self._log = log.bind(stream=stream, consumer=consumer, cloud=cloud)
+        self._credit = 0
+        """Granted, and in no open request."""
+        self._lanes: list[_Lane] = []
+        self._arrived: asyncio.Queue[Delivery | None] = asyncio.Queue()  # None: closed
+        self._wake = asyncio.Event()
+        self._pauses = Pauses(0.1, 5.0)
+        self._not_before = 0.0
+        self._trouble = False
+        self.ended = False
+        self._emptied = False
+        self._ticked = self._loop.time()
+        self._timer = self._loop.call_later(TICK_S, self._tick)
+        wire.on_back.append(self._back)
+        wire.on_denied.append(self._denied)
+        wire.on_closed.append(self.end)
+        self.task = asyncio.create_task(self._run(), name=f"pull {stream} {consumer}")
+
+    def grant(self, n: int) -> None:
+        """See `bridge.transport.Pull.grant`."""
+        self._credit += n
+        if self._wants_more():
+            self._wake.set()
+
+    async def get(self) -> Delivery:
+        """See `bridge.transport.Pull.get`.
+
+        Raises:
+            NotConnected: The pull or the transport was closed.
+        """
+        delivery = await self._arrived.get()
+        if delivery is None:
+            self._arrived.put_nowait(None)  # for the next who asks
+            self._wire.check_open()
+            raise NotConnected(f"the pull from {self._subject} was closed")
+        return delivery
+
+    async def close(self) -> list[Delivery]:
+        """See `bridge.transport.Pull.close`."""
+        self.end()
+        await asyncio.wait([self.task])
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(CLOSE_TIMEOUT_S):  # a drain also takes in what was on its way
+                drains = [
+                    lane.subscription.drain()  # type: ignore[no-untyped-call]  # nats-py
+                    for lane in self._lanes
+                    if lane.subscription
+                ]
+                await asyncio.gather(*drains, return_exceptions=True)
+        self._emptied = True
+        left = [self._arrived.get_nowait() for _ in range(self._arrived.qsize())]
+        self._arrived.put_nowait(None)
+        return [delivery for delivery in left if delivery is not None]
+
+    # --- requests ---------------------------------------------------------------------------------
+
+    async def _run(self) -> None:
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            while self._wants_more() and (lane := await self._free_lane()):
+                await self._request(lane)
+
+    def _wants_more(self) -> bool:
+        """Whether enough credit waits for a request: half of the window, since one for each job would be slow."""
+        return (
+            self._credit > 0
+            and self._credit >= sum(lane.left for lane in self._lanes)
+            and self._loop.time() >= self._not_before
+            and self._wire.connected
+            and not self.ended
+        )
+
+    async def _free_lane(self) -> _Lane | None:
+        for lane in self._lanes:
+            if lane.left == 0:
+                return lane
+        if len(self._lanes) == LANES:
+            return None
+        lane = _Lane(f"{self._wire.inbox_prefix}.{secrets.token_hex(8)}.")
+        self._lanes.append(lane)
+
+        async def heard(message: Msg) -> None:
+            await self._heard(lane, message)
+
+        try:
+            lane.subscription = await self._wire.client.subscribe(lane.inbox + "*", cb=heard, pending_bytes_limit=0)
+        except NatsError:
+            self._lanes.remove(lane)
+            self._pause("the subscription failed")
+            return None
+        return lane
+
+    async def _request(self, lane: _Lane) -> None:
+        if self._credit == 0:  # used up by a late delivery meanwhile
+            return
+        lane.serial += 1
+        lane.left, self._credit = self._credit, 0
+        lane.heard = self._loop.time()
+        request = {
+            "batch": lane.left,
+            "expires": int(EXPIRES_S * 1e9),
+            "idle_heartbeat": int(HEARTBEAT_S * 1e9),
+        }
+        try:
+            await self._wire.client.publish(self._subject, json.dumps(request).encode(), f"{lane.inbox}{lane.serial}")
+        except NatsError:
+            self._give_back(lane)
+            self._pause("the request could not be sent")
+
+    def _give_back(self, lane: _Lane) -> None:
+        self._credit += lane.left
+        lane.left = 0
+
+    def _pause(self, reason: str) -> None:
+        """Send no request for a while, and say so once."""
+        pause = self._pauses.next()
+        self._not_before = self._loop.time() + pause
+        self._loop.call_later(pause + 0.01, self._wake.set)  # never a moment too early
+        if not self._trouble and not self.ended:
+            self._trouble = True
+            self._log.warning("pull interrupted; trying again for ever", reason=reason)
+
+    def _fine(self) -> None:
+        self._pauses.reset()
+        if self._trouble:
+            self._trouble = False
+            self._log.info("pull restored")
+
+    # --- what comes back --------------------------------------------------------------------------
+
+    async def _heard(self, lane: _Lane, message: Msg) -> None:
+        lane.heard = self._loop.time()
+        if message.reply:
+            await self._delivered(lane, message)
+        elif message.subject == f"{lane.inbox}{lane.serial}":  # else the status of a request given up before
+            self._status(lane, message.headers or {})
+
+    async def _delivered(self, lane: _Lane, message: Msg) -> None:
+        if not is_ack_subject(message.reply):
+            self._log.error("a delivery that wants its ack sent elsewhere was dropped", subject=message.subject)
+            return
+        if self._emptied or lane.left + self._credit == 0:
+            await settle(self._wire, message.reply, NAK)
+            return
+        if lane.left:
+            lane.left -= 1
+        else:
+            self._credit -= 1
+        content = Message(message.subject, message.data, message.headers or {})
+        self._arrived.put_nowait(Delivery(content, message.reply, delivered(message.reply)))
+        self._fine()
+        if self._wants_more():
+            self._wake.set()
+
+    def _status(self, lane: _Lane, headers: Mapping[str, str]) -> None:
+        status = headers.get("Status", "")
+        if status == "100":
+            self._fine()
+            return
+        self._give_back(lane)
+        if status == "408":
+            self._fine()
+        elif status == "503":
+            self._pause("no responders: the consumer's server or the link is away")
+        else:
+            words = re.sub(r"[^ -~]", "?", headers.get("Description", ""))[:80]
+            self._pause(f"the server says {status} {words}")
+        self._wake.set()
+
+    def _tick(self) -> None:
+        """Notice requests that are neither served nor refused."""
+        now = self._loop.time()
+        late, self._ticked = now - self._ticked > 2 * TICK_S, now
+        for lane in self._lanes:
+            if late:  # this process was busy or stopped: what came meanwhile has not been read yet
+                lane.heard = now
+            elif lane.left and now - lane.heard > SILENCE_S:
+                self._give_back(lane)
+                self._pause("no heartbeat: the consumer's server or the link is away")
+        if self._wants_more():
+            self._wake.set()
+        self._timer = self._loop.call_later(TICK_S, self._tick)
+
+    def _back(self) -> None:
+        for lane in self._lanes:
+            self._give_back(lane)
+        self._not_before = 0.0
+        self._wake.set()
+
+    def _denied(self, subject: str) -> None:
+        if subject == self._subject.lower():
+            for lane in self._lanes:
+                self._give_back(lane)
+            self._pause("denied: the server's permissions refuse the pull")
+
+    def end(self) -> None:
+        """Ask for nothing more; whoever waits in `get` is told."""
+        if self.ended:
+            return
+        self.ended = True
+        self._timer.cancel()
+        self.task.cancel()
+        self._wire.on_back.remove(self._back)
+        self._wire.on_denied.remove(self._denied)
+        self._wire.on_closed.remove(self.end)
+        self._arrived.put_nowait(None)

@@ -1,0 +1,59 @@
+"""Settling deliveries: what an ack subject may be, what it says, and the words that are sent to it."""
+
+from __future__ import annotations
+
+import json
+from typing import Final
+
+from nats.errors import ConnectionClosedError
+from nats.errors import Error as NatsError
+
+from bridge.jetstream.connection import Wire, log
+
+ACK: Final = b"+ACK"
+NAK: Final = b"-NAK"
+IN_PROGRESS: Final = b"+WPI"
+
+_PREFIX = "$JS.ACK."
+_DELIVERED_V1 = 4  # $JS.ACK.<stream>.<consumer>.<delivered>.<stream seq>.<consumer seq>.<time>.<pending>
+_DELIVERED_V2 = 6  # $JS.ACK.<domain>.<hash>.<stream>.<consumer>.<delivered>.…
+
+
+def is_ack_subject(subject: str) -> bool:
+    """Whether an ack may be sent to ``subject``.
+
+    An ack goes wherever the delivery's reply subject says. A hostile broker must not choose that freely: "+ACK"
+    published on the subject of a result would burn the fence.
+    """
+    return subject.startswith(_PREFIX) and " " not in subject
+
+
+def delivered(ack_subject: str) -> int:
+    """How many times the broker says it delivered the message; 2, so "look it up", where that cannot be read."""
+    tokens = ack_subject.split(".")
+    at = _DELIVERED_V1 if len(tokens) == 9 else _DELIVERED_V2
+    if len(tokens) > at and tokens[at].isascii() and tokens[at].isdigit() and len(tokens[at]) < 10:
+        return int(tokens[at])
+    return 2
+
+
+def nak(delay: float) -> bytes:
+    """The words for "again after ``delay`` seconds"."""
+    return NAK + b" " + json.dumps({"delay": int(delay * 1e9)}).encode() if delay > 0 else NAK
+
+
+async def settle(wire: Wire, ack_subject: str, words: bytes) -> None:
+    """Send ``words``, flushed together with others.
+
+    A message whose settling gets lost is delivered again and then looked up at the fence, so this is not an error
+    of the caller.
+
+    Raises:
+        NotConnected: The transport is closed.
+    """
+    try:
+        await wire.client.publish(ack_subject, words)
+    except ConnectionClosedError:
+        wire.check_open()
+    except NatsError as error:
+        log.warning("an ack was not sent; the message will be delivered again", error=type(error).__name__)

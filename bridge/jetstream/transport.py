@@ -1,0 +1,188 @@
+"""The transport protocol over one NATS connection."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+from typing import Final
+
+from nats.aio.msg import Msg
+
+from bridge import subjects
+from bridge.errors import PublishTimeout, TransportError
+from bridge.identity import Connection
+from bridge.jetstream.connection import Wire, log, tls_context
+from bridge.jetstream.exchange import LOST, Exchange
+from bridge.jetstream.pauses import Pauses
+from bridge.jetstream.publish import Publisher, is_no_responders
+from bridge.jetstream.pull import JetStreamPull
+from bridge.jetstream.settle import ACK, IN_PROGRESS, nak, settle
+from bridge.transport import Delivery, Message, PubAck
+
+SUBSCRIBE_TIMEOUT_S: Final = 10.0
+RETRY_FIRST_S: Final = 0.1
+RETRY_LONGEST_S: Final = 1.0
+
+
+async def connect(
+    connection: Connection, nkey_seed: str, ca_file: Path, *, name: str, timeout: float | None = None
+) -> JetStreamTransport:
+    """Connect an identity to its local NATS server.
+
+    Args:
+        connection: Where to connect, from the identity folder.
+        nkey_seed: The identity's private NKey. It stays in memory: never in a file of ours, never in an argument
+            of a process.
+        ca_file: The CA of the identity's own cloud.
+        name: What the server shows for this connection.
+        timeout: Seconds to try; None tries for ever, and logs each attempt that failed.
+
+    Raises:
+        ConfigurationError: The address or the CA file is unusable.
+        Denied: The server does not accept the identity.
+        NotConnected: No connection within ``timeout``.
+    """
+    wire = Wire(
+        connection.server,
+        nkey_seed,
+        tls_context(ca_file),
+        name=name,
+        inbox_prefix=subjects.inbox_prefix(connection.identity),
+    )
+    await wire.dial(timeout)
+    try:
+        exchange = Exchange(wire)
+        await exchange.start()
+    except BaseException:
+        await wire.close()
+        raise
+    return JetStreamTransport(wire, exchange)
+
+
+class JetStreamTransport:
+    """See `bridge.transport.Transport`. Made by `connect`; an async context manager that closes it."""
+
+    def __init__(self, wire: Wire, exchange: Exchange) -> None:
+        self._wire = wire
+        self._exchange = exchange
+        self._publisher = Publisher(wire, exchange)
+        self._pulls: list[JetStreamPull] = []
+        self._loop = asyncio.get_running_loop()
+
+    async def __aenter__(self) -> JetStreamTransport:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    @property
+    def connected(self) -> bool:
+        """See `bridge.transport.Transport.connected`."""
+        return self._wire.connected
+
+    def on_reconnect(self, callback: Callable[[], None]) -> None:
+        """Call ``callback`` each time the connection stands again: what was published meanwhile was missed."""
+        self._wire.on_back.append(callback)
+
+    async def publish(
+        self,
+        stream: str,
+        subject: str,
+        data: bytes,
+        headers: Mapping[str, str] | None = None,
+        *,
+        timeout: float = 10.0,
+    ) -> PubAck:
+        """See `bridge.transport.Transport.publish`."""
+        return await self._publisher.publish(stream, subject, data, headers, timeout)
+
+    async def lookup(
+        self, stream: str, subject: str, *, cloud: str | None = None, timeout: float = 5.0
+    ) -> Message | None:
+        """See `bridge.transport.Transport.lookup`."""
+        reply = await self._ask(subjects.direct_get(stream, subject, cloud), b"", timeout)
+        headers = reply.headers or {}
+        # A stored message may carry any header, "Status: 404" among them, and nats-py puts the server's status line
+        # and the headers in one mapping. Only the server's own replies lack the stream's name.
+        if "Nats-Stream" not in headers:
+            status = headers.get("Status", "")
+            if status == "404" and not reply.data:
+                return None
+            raise TransportError(f"{subject}: {stream}: a direct get answered {status[:3] or 'with no headers'}")
+        if headers.get("Nats-Subject") != subject:
+            raise TransportError(f"{subject}: {stream}: a direct get answered with another subject's message")
+        return Message(subject, reply.data, headers)
+
+    async def request(self, subject: str, payload: bytes, timeout: float = 5.0) -> bytes:
+        """Ask the server's API, with JSON in and out; for provisioning and listing.
+
+        Raises:
+            Denied: The permissions refuse the subject.
+            TransportError: No answer in time.
+        """
+        return (await self._ask(subject, payload, timeout)).data
+
+    async def subscribe(self, subject: str, callback: Callable[[Message], Awaitable[None]]) -> None:
+        """See `bridge.transport.Transport.subscribe`."""
+
+        async def received(message: Msg) -> None:
+            try:
+                await callback(Message(message.subject, message.data, message.headers or {}))
+            except Exception:  # one message must not end the subscription
+                log.exception("a subscription's callback failed", subject=message.subject)
+
+        await self._wire.subscribe(subject, received, SUBSCRIBE_TIMEOUT_S)
+
+    def pull(self, stream: str, consumer: str, *, cloud: str | None = None) -> JetStreamPull:
+        """See `bridge.transport.Transport.pull`."""
+        self._wire.check_open()
+        self._pulls = [pull for pull in self._pulls if not pull.ended]
+        pull = JetStreamPull(self._wire, stream, consumer, cloud)
+        self._pulls.append(pull)
+        return pull
+
+    async def ack(self, delivery: Delivery) -> None:
+        """See `bridge.transport.Transport.ack`."""
+        await settle(self._wire, delivery.ack_subject, ACK)
+
+    async def nak(self, delivery: Delivery, delay: float = 0.0) -> None:
+        """See `bridge.transport.Transport.nak`."""
+        await settle(self._wire, delivery.ack_subject, nak(delay))
+
+    async def in_progress(self, delivery: Delivery) -> None:
+        """See `bridge.transport.Transport.in_progress`."""
+        await settle(self._wire, delivery.ack_subject, IN_PROGRESS)
+
+    async def flush(self, timeout: float = 5.0) -> None:
+        """See `bridge.transport.Transport.flush`."""
+        await self._wire.flush(self._loop.time() + timeout)
+
+    async def close(self) -> None:
+        """See `bridge.transport.Transport.close`."""
+        for pull in self._pulls:
+            pull.end()
+        await self._wire.close()
+        if self._pulls:
+            await asyncio.wait([pull.task for pull in self._pulls], timeout=1.0)
+
+    async def _ask(self, subject: str, payload: bytes, timeout: float) -> Msg:
+        deadline = self._loop.time() + timeout
+        pauses = Pauses(RETRY_FIRST_S, RETRY_LONGEST_S)
+        problem = "no answer in time"
+        with contextlib.suppress(TimeoutError):
+            while True:
+                try:
+                    await self._wire.until_up(deadline)
+                except PublishTimeout as error:
+                    raise TransportError(str(error)) from None
+                reply = await self._exchange.ask(subject, payload, None, deadline)
+                if reply is LOST:
+                    continue
+                if not is_no_responders(reply):
+                    return reply
+                problem = "nobody answers: not provisioned, or its server or the link is away"
+                async with asyncio.timeout_at(deadline):
+                    await asyncio.sleep(pauses.next())
+        raise TransportError(f"{subject}: {problem}")
