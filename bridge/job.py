@@ -48,6 +48,15 @@ class Status(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Failure:
+    """What a failed result holds: the worker's words, sealed to the producer."""
+
+    type: str
+    """The name of the exception."""
+    message: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class Kind(Generic[A, R]):
     """A typed contract that both teams share: what a kind of job takes and what it returns.
 

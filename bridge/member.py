@@ -1,0 +1,69 @@
+"""A member of the bridge: an identity folder that was read, checked, and can connect."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from bridge import jetstream
+from bridge.clock import now_ms
+from bridge.errors import ConfigurationError
+from bridge.identity import CA_FILE, ENVIRONMENT, Connection, Identity
+from bridge.transport import Transport
+from bridge.trust import Trust
+
+
+def folder_from_env() -> Path:
+    """The identity folder that ``BUNNY_IDENTITY`` names.
+
+    Raises:
+        ConfigurationError: The variable is not set, or names no folder.
+    """
+    text = os.environ.get(ENVIRONMENT, "")
+    if not text:
+        raise ConfigurationError(f"{ENVIRONMENT} is not set; let it name the identity folder of this service")
+    folder = Path(text)
+    if not folder.is_dir():
+        raise ConfigurationError(f"{ENVIRONMENT}: {folder} is not a folder; let it name an identity folder")
+    return folder
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """Who a service is, whom it trusts, and where it connects."""
+
+    folder: Path
+    identity: Identity
+    trust: Trust
+    connection: Connection
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """Read an identity folder.
+
+        Raises:
+            ConfigurationError: A file is missing, malformed, or of another identity or bridge.
+            TrustError: The trust bundle cannot be relied on.
+        """
+        identity, connection = Identity.load(folder), Connection.load(folder)
+        trust = Trust.load(folder, now_ms())
+        if connection.identity != identity.name:
+            raise ConfigurationError(
+                f"{folder}: the connection is that of {connection.identity}, the keys are {identity.name}'s; "
+                "render the policy again, or take the right folder"
+            )
+        if connection.bridge != trust.bridge:
+            raise ConfigurationError(f"{folder}: connection and trust bundle are of two bridges; take both from one")
+        return cls(folder, identity, trust, connection)
+
+    async def connect(self, name: str) -> Transport:
+        """Connect to the local NATS server, trying for ever.
+
+        Args:
+            name: What the server's monitoring shows for this connection.
+        """
+        return await jetstream.connect(
+            self.connection, self.identity.nkey_seed, self.folder / CA_FILE, name=f"{self.identity.name}-{name}"
+        )
