@@ -11,7 +11,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from support import write_policy
+from tests.support import write_policy
 
 from bridge import pki
 from bridge.errors import ConfigurationError
