@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -143,9 +144,9 @@ def test_times_are_checked_with_skew_only_towards_the_future() -> None:
     ],
     ids=str,
 )
-def test_a_core_that_breaks_the_specification_is_not_sent(wrong: dict[str, object]) -> None:
+def test_a_core_that_breaks_the_specification_is_not_sent(wrong: dict[str, Any]) -> None:
     core = dataclasses.replace(WORLD.job().core, sender_kid=bytes(32), wrap_id=bytes(16))
-    broken = dataclasses.replace(core, **wrong)  # type: ignore[arg-type]  wrong on purpose
+    broken = dataclasses.replace(core, **wrong)
     with pytest.raises(BadFrame):
         broken.encode()
 
