@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal, cast
 
+from bridge.core import MAX_LIFETIME_MS
 from bridge.errors import PolicyError
 from bridge.job import INLINE_LIMIT
 from bridge.policy.document import Node, parse
@@ -290,7 +291,7 @@ class _Loader:
             ack_wait_ms=section.duration("ack_wait", default.ack_wait_ms, SECOND, HOUR),
             max_attempts=section.whole("max_attempts", default.max_attempts, 1, 1000),
             backoff=self._backoff(section),
-            deadline_ms=section.duration("deadline", default.deadline_ms, SECOND, 90 * DAY),
+            deadline_ms=section.duration("deadline", default.deadline_ms, SECOND, MAX_LIFETIME_MS),
             result_ttl_ms=section.duration("result_ttl", default.result_ttl_ms, MINUTE, YEAR),
             max_payload=section.size(
                 "max_payload", default.max_payload, 1, INLINE_LIMIT, "larger payloads are not built yet"
