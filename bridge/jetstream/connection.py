@@ -121,7 +121,8 @@ class Wire:
         except BaseException:
             await self._give_up()
             raise
-        self._settle("connected")
+        self._settle()
+        self._log.info("connected")
 
     async def until_up(self, deadline: float) -> None:
         """Wait for a connection.
@@ -204,26 +205,25 @@ class Wire:
         self._closed = "the transport was closed"
         await bury(self.client)
 
-    def _settle(self, event: str) -> None:
+    def _settle(self) -> None:
         self._unauthorized = False
         self._pauses.reset()
         self.client.options["reconnect_time_wait"] = FIRST_WAIT_S
         self._up.set()
-        self._log.info(event)
 
     async def _error(self, error: Exception) -> None:
         violation = _VIOLATION.search(str(error))
         if violation:
-            self._log.warning("denied by the server's permissions", action=violation[1], subject=violation[2])
+            self._log.warning("denied", action=violation[1], subject=violation[2])
             for denied in self.on_denied:
                 denied(violation[2])
         elif self.client.is_connected:
-            self._log.warning("trouble on the connection", reason=_reason(error))
+            self._log.warning("connection_trouble", reason=_reason(error))
         else:
             self._reason = _reason(error)
             self._unauthorized = "authorization violation" in str(error).lower()
             pause = self.client.options["reconnect_time_wait"] = self._pauses.next()  # read anew before each attempt
-            self._log.warning("cannot connect", reason=self._reason, seconds=round(pause, 2))
+            self._log.warning("connect_failed", reason=self._reason, seconds=round(pause, 2))
 
     async def _lost(self) -> None:
         self._up.clear()
@@ -234,7 +234,8 @@ class Wire:
             lost()
 
     async def _back(self) -> None:
-        self._settle("connected again")
+        self._settle()
+        self._log.info("reconnected")
         for back in self.on_back:
             back()
 
@@ -247,7 +248,7 @@ class Wire:
             self._closed += ": it no longer accepts this identity; ask the bridge's owners"
         elif error is not None:
             self._closed += f": {_reason(error)}"
-        self._log.error("closed for good", reason=self._closed)
+        self._log.error("connection_closed", reason=self._closed)
         self._tell_closed()
 
     def _tell_closed(self) -> None:

@@ -197,13 +197,13 @@ class JetStreamPull:
         self._loop.call_later(pause + 0.01, self._wake.set)  # never a moment too early
         if not self._trouble and not self.ended:
             self._trouble = True
-            self._log.warning("pull interrupted; trying again for ever", reason=reason)
+            self._log.warning("pull_interrupted", reason=reason)
 
     def _fine(self) -> None:
         self._pauses.reset()
         if self._trouble:
             self._trouble = False
-            self._log.info("pull restored")
+            self._log.info("pull_restored")
 
     # --- what comes back --------------------------------------------------------------------------
 
@@ -216,7 +216,7 @@ class JetStreamPull:
 
     async def _delivered(self, lane: _Lane, message: Msg) -> None:
         if not is_ack_subject(message.reply):
-            self._log.error("a delivery that wants its ack sent elsewhere was dropped", subject=message.subject)
+            self._log.error("delivery_with_foreign_ack_dropped", subject=message.subject)
             return
         if self._emptied or lane.left + self._credit == 0:
             await settle(self._wire, message.reply, NAK)

@@ -56,4 +56,4 @@ async def settle(wire: Wire, ack_subject: str, words: bytes) -> None:
     except ConnectionClosedError:
         wire.check_open()
     except NatsError as error:
-        log.warning("an ack was not sent; the message will be delivered again", error=type(error).__name__)
+        log.warning("ack_not_sent", error=type(error).__name__)

@@ -131,7 +131,7 @@ class JetStreamTransport:
             try:
                 await callback(Message(message.subject, message.data, message.headers or {}))
             except Exception:  # one message must not end the subscription
-                log.exception("a subscription's callback failed", subject=message.subject)
+                log.exception("subscription_callback_failed", subject=message.subject)
 
         await self._wire.subscribe(subject, received, SUBSCRIBE_TIMEOUT_S)
 
