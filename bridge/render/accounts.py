@@ -1,44 +1,68 @@
 """``accounts.conf``: the accounts of a cloud's servers, their users, and what passes between them. No I/O.
 
-Three accounts: the cloud's own holds the streams and the services' users; ``BRIDGE`` owns nothing, and the link
-binds to it; ``SYS`` has no users. What crosses is exported to and imported from ``BRIDGE`` by name, on both
-sides, and repeated as the permissions of the hub's leaf user: any one of the lists is enough to stop a subject.
+- The cloud's own account (``RELAY`` in the hub, ``BUNNY`` in the leaf) holds the streams and has no users.
+- Every identity has an account of its own, into which what it may do is imported by name; why is told in
+  `bridge.render.permissions`.
+- ``BRIDGE`` owns nothing, and the link binds to it. What crosses is exported to and imported from it by name, on
+  both sides, and repeated as the permissions of the hub's leaf user: any one of the lists stops a subject.
+- ``SYS`` has no users.
+
+An identity's account has the identity's name: names are lower-case, and those of the other accounts are not.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 from bridge.identity import PublicIdentity
-from bridge.policy import Cloud, Policy, Role
+from bridge.policy import Cloud, IdentityEntry, Policy, Role
 from bridge.render.conf import Noted, Value, write
 from bridge.render.crossings import Crossing, crossings
-from bridge.render.permissions import Permissions, link_permissions, permissions
+from bridge.render.permissions import Grant, Permissions, grants, link_permissions, permissions
 
 LINK_ACCOUNT: Final = "BRIDGE"
 
 PULL_THRESHOLD: Final = "5m"
 """Longer than any pull waits: a service that forgets a request earlier loses the job until its ack wait is over."""
 
+_KINDS: Final = {"publish": "service", "subscribe": "stream"}
+
 
 def accounts_conf(policy: Policy, keys: Mapping[str, PublicIdentity], cloud: Cloud) -> str:
     """The text of ``accounts.conf`` for the servers of one cloud."""
+    sorted_identities = [identity for _, identity in sorted(policy.identities.items())]
+    here = [i for i in sorted_identities if i.cloud == cloud.name and i.role is not Role.LINK]
     crossing = crossings(policy)
+    offered = _offers(policy, here)
     accounts: dict[str, Value] = {
         "SYS": {},
         cloud.account: {
             "jetstream": "enabled",
-            "users": _users(policy, keys, cloud),
-            "exports": [_export(c, c.local, LINK_ACCOUNT) for c in crossing if c.owner == cloud.name],
-            "imports": [_import(c, c.remote, LINK_ACCOUNT) for c in crossing if c.owner != cloud.name],
+            "exports": [
+                *(_export(c, c.local, [LINK_ACCOUNT]) for c in crossing if c.owner == cloud.name),
+                *(_offer(grant, names) for grant, names in offered.items() if grant.cloud == cloud.name),
+            ],
+            "imports": [
+                _import(c.kind, c.remote, LINK_ACCOUNT) for c in crossing if c.owner != cloud.name and c.copying
+            ],
         },
         LINK_ACCOUNT: {
             "users": _link_users(policy, keys, cloud, crossing),
-            "exports": [_export(c, c.remote, cloud.account) for c in crossing if c.owner != cloud.name],
-            "imports": [_import(c, c.local, cloud.account) for c in crossing if c.owner == cloud.name],
+            "exports": [
+                *(_export(c, c.remote, [cloud.account]) for c in crossing if c.owner != cloud.name and c.copying),
+                *(_offer(grant, names) for grant, names in offered.items() if grant.cloud != cloud.name),
+            ],
+            "imports": [_import(c.kind, c.local, cloud.account) for c in crossing if c.owner == cloud.name],
         },
     }
+    for identity in here:
+        accounts[identity.name] = {
+            "users": [_user(policy, keys, identity)],
+            "imports": [
+                _import(_KINDS[grant.kind], grant.subject, _source(grant, cloud)) for grant in grants(policy, identity)
+            ],
+        }
     notes = [
         f"{policy.bridge}: accounts of the servers in {cloud.name}. Rendered from the policy: change that instead.",
         "Public keys only. Whatever is not allowed here is denied.",
@@ -46,14 +70,22 @@ def accounts_conf(policy: Policy, keys: Mapping[str, PublicIdentity], cloud: Clo
     return write({"accounts": accounts}, notes)
 
 
-def _users(policy: Policy, keys: Mapping[str, PublicIdentity], cloud: Cloud) -> list[Value]:
-    users: list[Value] = []
-    for name in sorted(policy.identities):
-        identity = policy.identities[name]
-        if identity.cloud == cloud.name and identity.role is not Role.LINK:
-            user = _user(keys[name].nkey, "STANDARD", permissions(policy, identity))
-            users.append(Noted(f"{name}: {identity.role}", user))
-    return users
+def _offers(policy: Policy, identities: Iterable[IdentityEntry]) -> dict[Grant, list[Value]]:
+    """Everything that the identities of a cloud may do, and the accounts it is offered to."""
+    offered: dict[Grant, list[Value]] = {}
+    for identity in identities:
+        for grant in grants(policy, identity):
+            offered.setdefault(grant, []).append(identity.name)
+    return offered
+
+
+def _source(grant: Grant, cloud: Cloud) -> str:
+    return cloud.account if grant.cloud == cloud.name else LINK_ACCOUNT
+
+
+def _user(policy: Policy, keys: Mapping[str, PublicIdentity], identity: IdentityEntry) -> Value:
+    allowed = permissions(policy, identity)
+    return Noted(f"{identity.name}: {identity.role}", _nkey(keys[identity.name].nkey, "STANDARD", allowed))
 
 
 def _link_users(
@@ -64,14 +96,14 @@ def _link_users(
     return [
         Noted(
             f"{name}: the link from {identity.cloud}; publish is what comes from there, subscribe what goes there",
-            _user(keys[name].nkey, "LEAFNODE", link_permissions(policy, crossing)),
+            _nkey(keys[name].nkey, "LEAFNODE", link_permissions(policy, crossing)),
         )
         for name, identity in sorted(policy.identities.items())
         if identity.role is Role.LINK
     ]
 
 
-def _user(nkey: str, connection: str, allowed: Permissions) -> Value:
+def _nkey(nkey: str, connection: str, allowed: Permissions) -> Value:
     return {
         "nkey": nkey,
         "allowed_connection_types": [connection],
@@ -84,12 +116,20 @@ def _only(subjects: tuple[str, ...]) -> Value:
     return {"allow": list(subjects)} if subjects else {"deny": [">"]}
 
 
-def _export(crossing: Crossing, subject: str, account: str) -> Value:
-    entry: dict[str, Value] = {crossing.kind: subject}
-    if crossing.responses:
+def _offer(grant: Grant, names: list[Value]) -> Value:
+    return _exported(_KINDS[grant.kind], grant.subject, grant.responses, names)
+
+
+def _export(crossing: Crossing, subject: str, names: list[Value]) -> Value:
+    return _exported(crossing.kind, subject, crossing.responses, names)
+
+
+def _exported(kind: str, subject: str, responses: bool, names: list[Value]) -> Value:
+    entry: dict[str, Value] = {kind: subject}
+    if responses:
         entry |= {"response": "stream", "threshold": PULL_THRESHOLD}
-    return entry | {"accounts": [account]}
+    return entry | {"accounts": names}
 
 
-def _import(crossing: Crossing, subject: str, account: str) -> Value:
-    return {crossing.kind: {"account": account, "subject": subject}}
+def _import(kind: str, subject: str, account: str) -> Value:
+    return {kind: {"account": account, "subject": subject}}

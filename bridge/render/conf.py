@@ -33,7 +33,7 @@ def write(entries: Mapping[str, Value], notes: Iterable[str] = ()) -> str:
     """
     lines = [*(f"# {note}" for note in notes), ""]
     for key, value in entries.items():
-        lines += _lines(value, 0, f"{key}: ")
+        lines += _lines(value, 0, f"{_key(key)}: ")
     return "\n".join(lines) + "\n"
 
 
@@ -45,7 +45,7 @@ def _lines(value: Value, depth: int, lead: str) -> list[str]:
     if flat is not None and len(indent) + len(lead) + len(flat) <= WIDTH:
         return [indent + lead + flat]
     if isinstance(value, Mapping):
-        inner = [line for key, item in value.items() for line in _lines(item, depth + 1, f"{key}: ")]
+        inner = [line for key, item in value.items() for line in _lines(item, depth + 1, f"{_key(key)}: ")]
         return [f"{indent}{lead}{{", *inner, f"{indent}}}"]
     if isinstance(value, Sequence) and not isinstance(value, str):
         inner = [line for item in value for line in _lines(item, depth + 1, "")]
@@ -67,11 +67,16 @@ def _flat(value: Value) -> str | None:
         pairs = [(key, _flat(item)) for key, item in value.items()]
         if any(text is None for _, text in pairs):
             return None
-        return "{ " + ", ".join(f"{key}: {text}" for key, text in pairs) + " }" if pairs else "{}"
+        return "{ " + ", ".join(f"{_key(key)}: {text}" for key, text in pairs) + " }" if pairs else "{}"
     if any(isinstance(item, Mapping) for item in value):
         return None
     items = [_flat(item) for item in value]
     return None if None in items else "[" + ", ".join(filter(None, items)) + "]"
+
+
+def _key(key: str) -> str:
+    # Bare where no reader can take it for anything else; `include` would be obeyed.
+    return key if key.isidentifier() and key != "include" else _quoted(key)
 
 
 def _quoted(text: str) -> str:

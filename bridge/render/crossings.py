@@ -23,6 +23,8 @@ class Crossing:
     """The subject on the link and in the other cloud's account."""
     responses: bool = False
     """Whether one request may be answered by many messages."""
+    copying: bool = False
+    """Whether the other cloud's streams use it, and not its services: results are copied home by servers."""
 
 
 def crossings(policy: Policy) -> tuple[Crossing, ...]:
@@ -35,19 +37,14 @@ def crossings(policy: Policy) -> tuple[Crossing, ...]:
             consumer = subjects.jobs_consumer(queue.workers, priority)
             pull = (subjects.next_message(jobs, consumer), subjects.next_message(jobs, consumer, queue.home))
             found.append(Crossing(queue.home, "service", *pull, responses=True))
-            found += [_service(queue.home, ack) for ack in subjects.acks(jobs, consumer, queue.home)]
+            found += [Crossing(queue.home, "service", a, a) for a in subjects.acks(jobs, consumer, queue.home)]
         home = subjects.home_subject(name)
         reset = ("CONSUMER.RESET", results, subjects.HOME_CONSUMER)
-        found.append(Crossing(queue.work, "stream", home, home))
-        found.append(
-            Crossing(queue.work, "service", subjects.api_call(*reset), subjects.api_call(*reset, cloud=queue.work))
-        )
+        reset_here, reset_there = subjects.api_call(*reset), subjects.api_call(*reset, cloud=queue.work)
         found += [
-            _service(queue.work, confirm)
-            for confirm in subjects.flow_controls(results, subjects.HOME_CONSUMER, queue.work)
+            Crossing(queue.work, "stream", home, home, copying=True),
+            Crossing(queue.work, "service", reset_here, reset_there, copying=True),
         ]
+        confirms = subjects.flow_controls(results, subjects.HOME_CONSUMER, queue.work)
+        found += [Crossing(queue.work, "service", confirm, confirm, copying=True) for confirm in confirms]
     return tuple(found)
-
-
-def _service(owner: str, subject: str) -> Crossing:
-    return Crossing(owner, "service", subject, subject)

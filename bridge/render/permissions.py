@@ -1,26 +1,43 @@
-"""What each identity may publish and subscribe to: the second wall, the first being the receiver's own checks. No I/O.
+"""What each identity may do: the second wall, the first being the receiver's own checks. No I/O.
 
-Everything is allowed by name and all else is denied. Calls of the local domain are checked as ``$JS.API…``,
-those of the other cloud as ``$JS.<cloud>.API…``.
+A `Grant` is one subject by name; all else is denied. It becomes a permission of the identity's user and an import
+into the identity's own account.
+
+Why an account each: a server does not check the *reply* subject of a request, and answers with rights of its own. A
+user in the account of the streams needs no more than one permitted request to delete any of them: it names
+``$JS.API.STREAM.DELETE.<stream>`` as the reply subject. In an account of its own, an identity's replies reach
+nothing that it could not publish to anyway, and nothing delivers or republishes to its inbox but what it asked for.
 
 What subjects cannot separate, and who is trusted with it:
 
 - Any member of a pool can settle its peers' deliveries: kinds of ack are not separate subjects. A producer that
   sends its job again closes that hole.
-- A provisioner updates streams of its own cloud, so it could shorten a stream, or have it republished to its own
-  inbox, or point the ``home`` consumer there while the link is down. It would see ciphertext. It cannot read, pull,
-  delete or purge, and no call of it crosses the link.
+- A provisioner updates the streams of its own cloud, and so could shorten one. It reads none, and no call of it
+  crosses the link.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from bridge import subjects
 from bridge.policy import IdentityEntry, Policy, Queue, Role
 from bridge.render.crossings import Crossing
 from bridge.render.streams import plan
 from bridge.subjects import api_call
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """One subject that an identity may use."""
+
+    kind: Literal["publish", "subscribe"]
+    subject: str
+    cloud: str
+    """Where it is offered: the identity's own cloud, or the other one through the link."""
+    responses: bool = False
+    """Whether one request may be answered by many messages."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,33 +48,37 @@ class Permissions:
     subscribe: tuple[str, ...]
 
 
-def permissions(policy: Policy, identity: IdentityEntry) -> Permissions:
-    """The permissions of a user. The link's are `link_permissions`.
+def grants(policy: Policy, identity: IdentityEntry) -> tuple[Grant, ...]:
+    """What an identity may do beyond its own inbox; nothing for a link, which is no user of a cloud's account.
 
     A service has what it needs as a producer of some queues and as the worker of others.
     """
-    inbox = f"{subjects.inbox_prefix(identity.name)}.>"
-    publish: list[str] = []
-    subscribe = [inbox]
+    found: list[Grant] = []
     match identity.role:
         case Role.SERVICE:
             for name in sorted(policy.queues):
                 queue = policy.queues[name]
                 if identity.name in queue.producers:
-                    publish += _producer(queue, identity.name)
-                    subscribe.append(subjects.done_of_producer(queue.name, identity.name))
+                    found += _producer(queue, identity.name)
                 if identity.name == queue.workers:
-                    publish += _worker(queue)
+                    found += _worker(queue)
         case Role.INSPECTOR | Role.OPERATOR:
-            publish += _inspector(policy, identity.cloud)
-            subscribe += ["$JS.EVENT.ADVISORY.>", "$JS.EVENT.METRIC.>"]
+            found += _inspector(policy, identity.cloud)
         case Role.PROVISIONER:
-            publish += _provisioner(policy, identity.cloud)
-        case Role.AGENT:
+            found += _provisioner(policy, identity.cloud)
+        case Role.AGENT | Role.LINK:
             pass
-        case Role.LINK:
-            raise ValueError("a link is no user of a cloud's account")
-    return Permissions(tuple(dict.fromkeys(publish)), tuple(dict.fromkeys(subscribe)))
+    return tuple(dict.fromkeys(found))
+
+
+def permissions(policy: Policy, identity: IdentityEntry) -> Permissions:
+    """The same as permissions of the identity's user, who may also hear its inbox and ask who it is."""
+    given = grants(policy, identity)
+    publish = tuple(grant.subject for grant in given if grant.kind == "publish")
+    subscribe = tuple(grant.subject for grant in given if grant.kind == "subscribe")
+    if identity.role in (Role.INSPECTOR, Role.OPERATOR):
+        publish += ("$SYS.REQ.USER.INFO",)
+    return Permissions(publish, (f"{subjects.inbox_prefix(identity.name)}.>", *subscribe))
 
 
 def link_permissions(policy: Policy, crossings: tuple[Crossing, ...]) -> Permissions:
@@ -69,41 +90,47 @@ def link_permissions(policy: Policy, crossings: tuple[Crossing, ...]) -> Permiss
     return Permissions((*sent, replies), (*received, replies))
 
 
-def _producer(queue: Queue, me: str) -> list[str]:
-    results, jobs = subjects.results_stream(queue.name), subjects.jobs_stream(queue.name)
-    mine = [subjects.any_job(queue.name, priority, me) for priority in subjects.PRIORITIES]
+def _producer(queue: Queue, me: str) -> list[Grant]:
+    name = queue.name
+    mine = [subjects.any_job(name, priority, me) for priority in subjects.PRIORITIES]
     return [
-        *mine,
-        subjects.direct_get(results, subjects.any_result(queue.name, me)),
-        *(subjects.direct_get(jobs, subject) for subject in mine),
+        *_publish(queue.home, mine),
+        *_publish(
+            queue.home,
+            [
+                subjects.direct_get(subjects.results_stream(name), subjects.any_result(name, me)),
+                *(subjects.direct_get(subjects.jobs_stream(name), subject) for subject in mine),
+            ],
+        ),
+        Grant("subscribe", subjects.done_of_producer(name, me), queue.home),
     ]
 
 
-def _worker(queue: Queue) -> list[str]:
-    name = queue.name
-    jobs, results, starts = subjects.jobs_stream(name), subjects.results_stream(name), subjects.starts_stream(name)
-    allowed = []
+def _worker(queue: Queue) -> list[Grant]:
+    name, jobs = queue.name, subjects.jobs_stream(queue.name)
+    found: list[Grant] = []
     for priority in subjects.PRIORITIES:
         consumer = subjects.jobs_consumer(queue.workers, priority)
-        allowed.append(subjects.next_message(jobs, consumer, queue.home))
-        allowed += subjects.acks(jobs, consumer, queue.home)
-    return [
-        *allowed,
+        pull = subjects.next_message(jobs, consumer, queue.home)
+        found.append(Grant("publish", pull, queue.home, responses=True))
+        found += _publish(queue.home, subjects.acks(jobs, consumer, queue.home))
+    local = [
         subjects.any_result(name),
         subjects.any_start(name),
         subjects.any_dead(name),
         subjects.any_refused(name),
-        subjects.direct_get(results, subjects.any_result(name)),
-        subjects.direct_get(starts, subjects.any_start(name)),
+        subjects.direct_get(subjects.results_stream(name), subjects.any_result(name)),
+        subjects.direct_get(subjects.starts_stream(name), subjects.any_start(name)),
     ]
+    return [*found, *_publish(queue.work, local)]
 
 
-def _inspector(policy: Policy, cloud: str) -> list[str]:
-    gets = []
+def _inspector(policy: Policy, cloud: str) -> list[Grant]:
+    found = _publish(cloud, [*_overview(), api_call("CONSUMER.INFO", "*", "*")])
     for stream in plan(policy, cloud)["streams"]:
         get = api_call("DIRECT.GET", stream["name"])
-        gets += [get, f"{get}.>"]
-    return [*_overview(), api_call("CONSUMER.INFO", "*", "*"), "$SYS.REQ.USER.INFO", *gets]
+        found += [Grant("publish", get, cloud, responses=True), Grant("publish", f"{get}.>", cloud)]
+    return [*found, Grant("subscribe", "$JS.EVENT.ADVISORY.>", cloud), Grant("subscribe", "$JS.EVENT.METRIC.>", cloud)]
 
 
 def _overview() -> list[str]:
@@ -117,7 +144,7 @@ def _overview() -> list[str]:
     ]
 
 
-def _provisioner(policy: Policy, cloud: str) -> list[str]:
+def _provisioner(policy: Policy, cloud: str) -> list[Grant]:
     assets = plan(policy, cloud)
     allowed = _overview()
     for stream in assets["streams"]:
@@ -127,4 +154,8 @@ def _provisioner(policy: Policy, cloud: str) -> list[str]:
         path = (consumer["stream"], consumer["config"]["name"])
         create = api_call("CONSUMER.CREATE", *path)
         allowed += [create, f"{create}.>", api_call("CONSUMER.DURABLE.CREATE", *path), api_call("CONSUMER.INFO", *path)]
-    return allowed
+    return _publish(cloud, allowed)
+
+
+def _publish(cloud: str, allowed: list[str] | tuple[str, ...]) -> list[Grant]:
+    return [Grant("publish", subject, cloud) for subject in allowed]
