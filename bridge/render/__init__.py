@@ -8,10 +8,10 @@ from bridge.identity import PublicIdentity
 from bridge.policy import Policy, Role
 from bridge.render.accounts import accounts_conf
 from bridge.render.connections import connection_yaml
-from bridge.render.servers import cluster_conf, link_conf, server_config
+from bridge.render.servers import DISTRIBUTION, cluster_conf, link_conf, server_config
 from bridge.render.streams import plan_json
 
-__all__ = ["render", "server_config"]
+__all__ = ["DISTRIBUTION", "render", "server_config"]
 
 
 def render(policy: Policy, keys: Mapping[str, PublicIdentity]) -> dict[str, str]:

@@ -1,0 +1,19 @@
+"""The command ``bunny``: parse, call one function, print.
+
+``frame`` runs a command and turns what it raises into one line and an exit code, ``out`` prints tables or JSON,
+``where`` finds the policy and the bridge that runs here. Every other module is one command or one group of them,
+and has a ``register(app)``.
+"""
+
+from __future__ import annotations
+
+from bridge.cli.frame import build, run_command
+
+__all__ = ["main"]
+
+
+def main() -> None:
+    """The console script: run the command line of this process, and exit."""
+    from bridge.cli.commands import COMMANDS
+
+    raise SystemExit(run_command(build(COMMANDS)))

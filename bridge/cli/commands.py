@@ -1,0 +1,12 @@
+"""Every command, in the order in which ``bunny --help`` lists them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+import typer
+
+from bridge.cli import init
+
+COMMANDS: Final[tuple[Callable[[typer.Typer], None], ...]] = (init.register,)

@@ -1,0 +1,51 @@
+"""What a command prints: text and tables for people, or one JSON object for machines."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+
+class Out:
+    """Where a command prints. With ``as_json`` only `result` prints, so that stdout is one JSON object.
+
+    Args:
+        as_json: Whether ``--json`` was given.
+    """
+
+    def __init__(self, as_json: bool) -> None:
+        self.as_json = as_json
+        # No markup: a name in square brackets is a name.
+        self.console = Console(highlight=False, markup=False, quiet=as_json)
+
+    def say(self, text: str = "", style: str = "") -> None:
+        """Print lines for people. They are not wrapped: a path must stay one word."""
+        self.console.print(text, style=style or None, soft_wrap=True)
+
+    def table(self, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+        """Print a table for people. Cells are folded, never cut."""
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+        for column in columns:
+            table.add_column(column, overflow="fold")
+        for row in rows:
+            table.add_row(*(Text(str(cell)) if not isinstance(cell, Text) else cell for cell in row))
+        self.console.print(table)
+
+    def result(self, value: Mapping[str, Any]) -> None:
+        """Print the JSON object, on one line, if that was asked for."""
+        if self.as_json:
+            sys.stdout.write(json.dumps(value, default=str) + "\n")
+            sys.stdout.flush()
+
+
+def when(time_ms: int) -> str:
+    """A time for people, to the minute: ``2026-03-01 12:30 UTC``."""
+    return f"{dt.datetime.fromtimestamp(time_ms / 1000, dt.UTC):%Y-%m-%d %H:%M} UTC"
