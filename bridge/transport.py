@@ -9,7 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Final, Protocol
+
+MAX_MESSAGE: Final = 768 * 1024
+"""Bytes of one message's data, far below every server's ``max_payload``: what is too large for the other side of a
+link cuts that link for ever."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,10 +15,7 @@ from bridge.errors import PayloadTooLarge, PublishTimeout, QueueFull, SubjectTak
 from bridge.jetstream.connection import Wire
 from bridge.jetstream.exchange import LOST, Exchange
 from bridge.jetstream.pauses import Pauses
-from bridge.transport import PubAck
-
-MAX_MESSAGE: Final = 768 * 1024
-"""Far below either server's max_payload: a message too large for the other side of a link cuts it for ever."""
+from bridge.transport import MAX_MESSAGE, PubAck
 
 IN_FLIGHT: Final = 4096
 """Publishes that may wait for a PubAck; more wait for a slot, so that memory stays bounded."""
