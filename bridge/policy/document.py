@@ -6,7 +6,7 @@ Aliases and tags are refused, nesting is bounded, and so neither a bomb nor a su
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -86,9 +86,13 @@ def parse(text: str, fail: Fail) -> tuple[Node, list[PolicyError]]:
     Raises:
         PolicyError: It is not one plain YAML document.
     """
-    events = yaml.parse(text, Loader=yaml.SafeLoader)
+    line = 0
     try:
-        return _build(events, fail)
+        loader = yaml.SafeLoader(text)
+        try:
+            return _build(loader, fail)
+        finally:
+            line = loader.line + 1
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         raise fail(*_explain(text, error.problem or "", mark.line if mark else 0)) from None
@@ -96,7 +100,7 @@ def parse(text: str, fail: Fail) -> tuple[Node, list[PolicyError]]:
         line = text.count("\n", 0, error.position) + 1
         raise fail(line, "a control character", "write plain text") from None
     except (yaml.YAMLError, ValueError, OverflowError):  # ValueError: an escape beyond Unicode
-        raise fail(0, "not YAML", "compare it with what `bunny init` writes") from None
+        raise fail(line, "not YAML", "compare it with what `bunny init` writes") from None
 
 
 def _explain(text: str, problem: str, at: int) -> tuple[int, str, str]:
@@ -115,11 +119,12 @@ class _Open:
     keep: bool = True
 
 
-def _build(events: Iterator[yaml.Event], fail: Fail) -> tuple[Node, list[PolicyError]]:
+def _build(loader: yaml.SafeLoader, fail: Fail) -> tuple[Node, list[PolicyError]]:
     problems: list[PolicyError] = []
     open_: list[_Open] = []
     root: Node | None = None
-    for event in events:
+    while loader.check_event():
+        event: yaml.Event = loader.get_event()  # type: ignore[no-untyped-call]  # the stubs leave it out
         line = event.start_mark.line + 1 if event.start_mark else 0
         if isinstance(event, yaml.CollectionEndEvent):
             open_.pop()
@@ -157,9 +162,8 @@ def _place(parent: _Open, node: Node, fail: Fail, problems: list[PolicyError]) -
             raise fail(node.line, f"a {node.kind} where a key belongs", "write one word as the key")
         first = parent.node.entries.get(node.text)
         if first is not None:
-            problems.append(
-                fail(node.line, f"{shown(node.text)} stands twice", f"line {first.key.line} has it already")
-            )
+            problem = f"key {shown(node.text)} stands twice"
+            problems.append(fail(node.line, problem, f"keep one; line {first.key.line} has it already"))
         parent.key, parent.keep = node, first is None
     else:
         if parent.keep:
@@ -169,6 +173,6 @@ def _place(parent: _Open, node: Node, fail: Fail, problems: list[PolicyError]) -
 
 def _node(event: yaml.ScalarEvent | yaml.CollectionStartEvent, line: int) -> Node:
     if isinstance(event, yaml.ScalarEvent):
-        tag: str = _RESOLVER.resolve(yaml.ScalarNode, event.value, event.implicit)  # type: ignore[no-untyped-call]
+        tag: str = _RESOLVER.resolve(yaml.ScalarNode, event.value, event.implicit)  # type: ignore[no-untyped-call]  # the stubs leave it out
         return Scalar(line, event.value, _KINDS.get(tag, "text"))
     return Mapping(line) if isinstance(event, yaml.MappingStartEvent) else Sequence(line)

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable
 from typing import Final
 
-from bridge.policy.document import Mapping, Node, Scalar, Sequence
+from bridge.policy.document import Mapping, Node, Scalar, Sequence, shown
 
 _LABEL: Final = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
 _URL: Final = re.compile(
@@ -30,8 +30,8 @@ def near_name(text: str) -> str:
 def nearest(word: str, options: Iterable[str]) -> str:
     """The remedy for a word that is none of the options."""
     options = list(options)
-    near = difflib.get_close_matches(word.lower(), options, n=1)
-    return f"did you mean {near[0]!r}?" if near else f"say one of {', '.join(options)}"
+    near = difflib.get_close_matches(word.lower()[:100], options, n=1)
+    return f"did you mean {shown(near[0])}?" if near else f"say one of {', '.join(map(shown, options[:20]))}"
 
 
 def near_url(text: str, port: int) -> str:

@@ -88,7 +88,7 @@ def _explain(text: str, units: Mapping[str, int], what: str, usual: str) -> BadQ
     sign, number, word = match.groups()
     unit = _unit(word, units) if word else usual
     if unit is None:
-        return BadQuantity(f"has the unknown unit {word!r}", f"the units are {', '.join(units)}: say {example}")
+        return BadQuantity(f"has the unknown unit {word!r}", f"say one of {', '.join(units)}, such as {example}")
     exact = float(number) * units[unit]
     near = (spell_duration if what == "duration" else spell_size)(math.ceil(exact)) if "." in number else number + unit
     if sign:
@@ -98,7 +98,7 @@ def _explain(text: str, units: Mapping[str, int], what: str, usual: str) -> BadQ
     elif word != unit:
         problem = f"has the unknown unit {word!r}"
     else:
-        problem = f"is not a {what} in whole numbers"
+        problem = f"is not a {what} in whole numbers" if "." in number else f"is not a {what}"
     return BadQuantity(problem, f"say {near}")
 
 

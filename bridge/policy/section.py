@@ -75,6 +75,11 @@ class Section:
         """Whether nothing in the section was wrong so far: only then is it worth comparing its values."""
         return len(self._problems.found) == self._before
 
+    @property
+    def mistakes(self) -> int:
+        """How many mistakes the whole file has so far."""
+        return len(self._problems.found)
+
     def note(self, line: int, problem: str, remedy: str = "") -> None:
         """Note a mistake."""
         self._problems.note(line, problem, remedy)
@@ -102,11 +107,23 @@ class Section:
 
     # --- plain values ------------------------------------------------------------------------------
 
+    def text(self, key: str, remedy: str, default: str | None = None) -> str:
+        """Text that YAML takes for text, or ""."""
+        scalar = self._scalar(key, default, remedy)
+        if scalar is None:
+            return default or ""
+        if scalar.kind != "text":
+            self.note(scalar.line, f"{key}: YAML takes {shown(scalar.text)} for {a(scalar)}", quoted(scalar))
+            return ""
+        if not scalar.text:
+            self.note(scalar.line, f"{key} is empty", remedy)
+        return scalar.text
+
     def choice(self, key: str, options: Iterable[str], default: str | None = None) -> str:
         """One of a few words; "" if it is none of them."""
-        options = list(options)
+        options = [str(option) for option in options]
         listed = " or ".join(options)
-        text = self._text(key, default, f"add {key}: {listed}")
+        text = self.text(key, f"add {key}: {listed}", default)
         if text and text not in options:
             self.note(self.line_of(key), f"{key}: {shown(text)} is unknown", nearest(text, options))
             return ""
@@ -114,31 +131,30 @@ class Section:
 
     def name(self, key: str, remedy: str) -> str:
         """A name that NATS can carry, or ""."""
-        text = self._text(key, None, remedy)
+        text = self.text(key, remedy)
         return text if text and self.carries(self.line_of(key), key, text) else ""
 
-    def names(self, key: str, remedy: str) -> list[tuple[int, str]]:
-        """A list of different names, each with its line; empty if there is none that is right."""
+    def texts(self, key: str, remedy: str) -> dict[str, int]:
+        """A list of different words, each with its line; empty if there is none that is right."""
         node = self.node(key, remedy)
         if node is None:
-            return []
-        line = self.line_of(key)
+            return {}
         if not isinstance(node, Sequence) or not node.items:
-            self.note(line, f"{key} is {a(node)}, not a list of names", f"write {key}: [name]")
-            return []
+            self.note(self.line_of(key), f"{key} is {a(node)}, not a list of names", f"write {key}: [name]")
+            return {}
         seen: dict[str, int] = {}
         for item in node.items:
             if not isinstance(item, Scalar) or item.kind != "text":
                 self.note(item.line, f"{key} holds {a(item)}, not a name", quoted(item))
             elif item.text in seen:
                 self.note(item.line, f"{key} has {shown(item.text)} twice", "keep one")
-            elif self.carries(item.line, key, item.text):
+            else:
                 seen[item.text] = item.line
-        return [(line, text) for text, line in seen.items()]
+        return seen
 
     def url(self, key: str, port: int, remedy: str) -> str:
         """An address ``tls://host:port``, or ""."""
-        text = self._text(key, None, remedy)
+        text = self.text(key, remedy)
         if text and not is_url(text):
             self.note(self.line_of(key), f"{key}: {shown(text)} is not tls://host:port", near_url(text, port))
             return ""
@@ -215,9 +231,12 @@ class Section:
         for name, entry in node.entries.items():
             line = entry.key.line
             if entry.key.kind != "text":
-                self.note(line, f"YAML takes the name {name} for {a(entry.key)}", f'write "{name}", or another name')
-            elif self.carries(line, what, name):
-                yield name, Section(self._problems, f"{what} {name!r}", line, entry.node, known)
+                problem = f"YAML takes the name {shown(name)} for {a(entry.key)}"
+                self.note(line, problem, quoted(entry.key))
+            else:
+                self.carries(line, what, name)
+            # Given out even so: what names it is right about that.
+            yield name, Section(self._problems, f"{what} {shown(name)}", line, entry.node, known)
 
     # --- what is behind them -----------------------------------------------------------------------
 
@@ -249,17 +268,6 @@ class Section:
             self.note(self.line_of(key), f"{key} is {a(node)}, not a value", remedy or "write one, or remove the key")
             return None
         return node
-
-    def _text(self, key: str, default: str | None, remedy: str) -> str:
-        scalar = self._scalar(key, default, remedy)
-        if scalar is None:
-            return default or ""
-        if scalar.kind != "text":
-            self.note(scalar.line, f"{key}: YAML takes {shown(scalar.text)} for {a(scalar)}", quoted(scalar))
-            return ""
-        if not scalar.text:
-            self.note(scalar.line, f"{key} is empty", remedy)
-        return scalar.text
 
     def _within(
         self, line: int, key: str, number: int, least: int, most: int, spell: Callable[[int], str], why: str = ""

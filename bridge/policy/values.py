@@ -18,6 +18,7 @@ SECOND: Final = 1000
 MINUTE: Final = 60 * SECOND
 HOUR: Final = 60 * MINUTE
 DAY: Final = 24 * HOUR
+YEAR: Final = 365 * DAY
 
 STORE_LIMIT: Final = 1024 * GIB
 """What the jobs and results of all queues may reserve in one cloud, in bytes: one large volume, never a pool."""

@@ -1,0 +1,140 @@
+"""The queues of `bridge.yaml`, checked against the clouds and identities that they name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from bridge.core import MAX_LIFETIME_MS
+from bridge.job import INLINE_LIMIT
+from bridge.policy.document import shown
+from bridge.policy.hints import nearest
+from bridge.policy.parties import Declared
+from bridge.policy.quantities import spell_duration, spell_size
+from bridge.policy.section import Section
+from bridge.policy.values import DAY, HOUR, MIB, MINUTE, SECOND, STORE_LIMIT, Backoff, Cloud, Queue, Role
+from bridge.subjects import is_name
+
+MAX_PENDING: Final = 10_000_000
+"""Jobs. A server holds some 300 bytes of memory for each stored subject: 3 GB at this limit."""
+
+_QUEUE: Final = (
+    *("producers", "workers", "kinds", "ack_wait", "max_attempts", "backoff", "deadline", "result_ttl"),
+    *("max_payload", "max_pending", "max_bytes"),
+)
+_BACKOFF: Final = ("initial", "factor", "max", "jitter")
+_DEFAULT: Final = Queue("", (), "", (), "", "")
+
+
+def read_queues(
+    top: Section, clouds: Mapping[str, Cloud], identities: Mapping[str, Declared], max_outage: int
+) -> dict[str, Queue]:
+    """Read ``queues``: each from the producers of one cloud to the workers of the other."""
+    queues: dict[str, Queue] = {}
+    reserved = dict.fromkeys(clouds, 0)
+    for name, section in top.named("queues", "queue", _QUEUE, "declare a queue"):
+        queue = _queue(name, section, clouds, identities)
+        _check_retention(section, queue, max_outage)
+        if section.sound and queue.home in clouds and queue.work in clouds:
+            _reserve(section, queue, reserved)
+        queues[name] = queue
+    return queues
+
+
+def _queue(name: str, section: Section, clouds: Mapping[str, Cloud], identities: Mapping[str, Declared]) -> Queue:
+    producers = section.texts("producers", "add producers: [identity]")
+    workers = section.text("workers", "add workers: and the identity of the pool")
+    kinds = section.texts("kinds", "add kinds: [kind]")
+    for kind, line in kinds.items():
+        section.carries(line, "kind", kind)
+    services = {who: its.cloud for who, its in identities.items() if its.role in (Role.SERVICE, None)}
+    for who, line in producers.items():
+        _check_service(section, line, who, services, identities)
+    if workers:
+        _check_service(section, section.line_of("workers"), workers, services, identities)
+    home = _home(section, {who: line for who, line in producers.items() if services.get(who) in clouds}, services)
+    work = services.get(workers, "")
+    if home and home == work:
+        problem = f"{section.where} is produced and worked in cloud {shown(home)}, and a bridge joins two"
+        section.note(section.line_of("workers"), problem, "name a pool of the other cloud")
+    return Queue(
+        name=name,
+        producers=tuple(producers),
+        workers=workers,
+        kinds=tuple(kinds),
+        home=home,
+        work=work,
+        ack_wait_ms=section.duration("ack_wait", _DEFAULT.ack_wait_ms, SECOND, HOUR),
+        max_attempts=section.whole("max_attempts", _DEFAULT.max_attempts, 1, 1000),
+        backoff=_backoff(section),
+        deadline_ms=section.duration("deadline", _DEFAULT.deadline_ms, SECOND, MAX_LIFETIME_MS),
+        result_ttl_ms=section.duration("result_ttl", _DEFAULT.result_ttl_ms, MINUTE, MAX_LIFETIME_MS),
+        max_payload=section.size(
+            "max_payload", _DEFAULT.max_payload, 1, INLINE_LIMIT, "larger payloads are not built yet"
+        ),
+        max_pending=section.whole("max_pending", _DEFAULT.max_pending, 1, MAX_PENDING),
+        max_bytes=section.size("max_bytes", _DEFAULT.max_bytes, MIB, STORE_LIMIT // 2),
+    )
+
+
+def _check_service(
+    section: Section, line: int, name: str, services: Mapping[str, str], identities: Mapping[str, Declared]
+) -> None:
+    """Note an identity that cannot produce or work."""
+    who = identities.get(name)
+    certain = bool(identities) and all(map(is_name, identities))  # else the name that is wrong may be the one meant
+    if who is None and certain:
+        section.note(line, f"identity {shown(name)} is not declared", nearest(name, services or identities))
+    elif who is not None and who.role not in (Role.SERVICE, None):
+        problem = f"{shown(name)} cannot produce or work, its role is {who.role}"
+        section.note(line, problem, "name an identity without a role")
+
+
+def _home(section: Section, producers: Mapping[str, int], services: Mapping[str, str]) -> str:
+    """The one cloud that all producers are in, or "" if that cannot be said."""
+    first = next(iter(producers), "")
+    for who, line in producers.items():
+        if services[who] != services[first]:
+            problem = f"the producers of {section.where} sit in two clouds"
+            each = f"{shown(first)} in {shown(services[first])}, {shown(who)} in {shown(services[who])}"
+            section.note(line, f"{problem}: {each}", "make a queue for each cloud")
+            return ""
+    return services.get(first, "")
+
+
+def _backoff(queue: Section) -> Backoff:
+    default = Backoff()
+    section = queue.section("backoff", _BACKOFF)
+    if section is None:
+        return default
+    initial = section.duration("initial", default.initial_ms, 1, DAY)
+    longest = section.duration("max", max(default.max_ms, initial), 1, DAY)
+    if section.sound and longest < initial:
+        problem = f"backoff: max {spell_duration(longest)} is below initial {spell_duration(initial)}"
+        section.note(section.line_of("max"), problem, f"say at least {spell_duration(initial)}")
+    return Backoff(
+        initial_ms=initial,
+        factor=section.number("factor", default.factor, 1, 100),
+        max_ms=longest,
+        jitter=section.number("jitter", default.jitter, 0, 1),
+    )
+
+
+def _check_retention(section: Section, queue: Queue, max_outage: int) -> None:
+    """The fence lasts as long as the result: a job that is still good must find it standing."""
+    needed = queue.deadline_ms + max_outage
+    if section.sound and queue.result_ttl_ms <= needed:
+        each = f"{spell_duration(queue.deadline_ms)} + {spell_duration(max_outage)}"
+        problem = f"result_ttl {spell_duration(queue.result_ttl_ms)} must exceed deadline + max_outage ({each})"
+        section.note(section.line_of("result_ttl"), problem, f"say {spell_duration(needed - needed % HOUR + HOUR)}")
+
+
+def _reserve(section: Section, queue: Queue, reserved: dict[str, int]) -> None:
+    """Add up what the queues may store. Jobs and results end up at home; results are also held at work."""
+    for cloud, streams in ((queue.home, 2), (queue.work, 1)):
+        before = reserved[cloud]
+        reserved[cloud] += streams * queue.max_bytes
+        if before <= STORE_LIMIT < reserved[cloud]:
+            problem = f"with {section.where} the queues reserve {spell_size(reserved[cloud])} in cloud {shown(cloud)}"
+            remedy = f"lower max_bytes until they are at most {spell_size(STORE_LIMIT)}"
+            section.note(section.line_of("max_bytes"), problem, remedy)
