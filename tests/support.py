@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Final
 
+from bridge.devserver import Bridge, Ports, running
+from bridge.identity import CA_FILE, Connection, Identity
+from bridge.jetstream import JetStreamTransport, connect
 from bridge.policy import Policy, load_policy
 
 POLICY: Final = """\
@@ -49,3 +54,25 @@ def write_policy(folder: Path, text: str = POLICY) -> Policy:
     path = folder / "bridge.yaml"
     path.write_text(text)
     return load_policy(path)
+
+
+@contextlib.asynccontextmanager
+async def running_bridge(
+    tmp_path: Path,
+    policy_text: str | None = None,
+    *,
+    relay: bool = False,
+    ports: Mapping[str, Ports] | None = None,
+    provisioned: bool = True,
+) -> AsyncIterator[Bridge]:
+    """Both clouds running in ``tmp_path/.bunny``, from `POLICY` unless another is given; jobs can flow."""
+    policy = write_policy(tmp_path, POLICY if policy_text is None else policy_text)
+    async with running(policy, tmp_path / ".bunny", relay=relay, ports=ports, provisioned=provisioned) as bridge:
+        yield bridge
+
+
+async def connected(bridge: Bridge, name: str) -> JetStreamTransport:
+    """A connection of one of the bridge's identities to its own cloud: use it with ``async with``."""
+    place = bridge.identity(name)
+    seed = Identity.load(place).nkey_seed
+    return await connect(Connection.load(place), seed, place / CA_FILE, name=name, timeout=10.0)

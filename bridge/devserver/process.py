@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from bridge.devserver import launcher, monitor
+from bridge.devserver.ports import is_free
 from bridge.errors import ConfigurationError, TransportError
 
 START_TIMEOUT_S: Final = 30.0
@@ -49,7 +50,7 @@ class Server:
     Args:
         cloud: The cloud it stands for, named in errors.
         config: Its configuration file.
-        variables: What the configuration's ``$NAMES`` stand for; all strings.
+        variables: What the configuration's ``$NAMES`` stand for.
         monitor_port: Where its monitor listens.
         log: The file that its output is appended to.
         program: The nats-server to run; found if not given.
@@ -87,6 +88,9 @@ class Server:
         """
         if self.pid is not None:
             return
+        if not is_free(self.monitor_port):
+            # Whoever listens there might answer in the server's name that it is healthy.
+            raise PortTaken(f"{self.cloud}: port {self.monitor_port} is in use")
         self.log.parent.mkdir(parents=True, exist_ok=True)
         environment = {name: os.environ[name] for name in _INHERITED if name in os.environ}
         environment |= {name: _quoted(value) for name, value in self._variables.items()}

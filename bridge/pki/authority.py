@@ -67,7 +67,7 @@ def renew(policy: Policy, folder: Path, cloud: str, *, hosts: Sequence[str] = ()
     root, issuer = read_chain(here / "ca.pem")[0], read_chain(here / "issuer.pem")[0]
     key = _read_key(here / "ca.key")
     written = []
-    if is_due(issuer) or not _covers(issuer, _names(policy, at, hosts)):
+    if is_due(issuer) or not _covers(issuer, _permitted(policy, at, hosts)):
         if not (here / "root.key").exists():
             raise ConfigurationError(
                 f"{here / 'issuer.pem'}: due for renewal, or does not cover the hosts asked for; "
@@ -110,14 +110,8 @@ def _issuer(
     hosts: Sequence[str],
 ) -> x509.Certificate:
     """The online authority: it can name this cloud's hosts and this bridge, and the hub's no client at all."""
-    names = _names(policy, cloud, hosts)
-    permitted: list[x509.GeneralName] = [x509.UniformResourceIdentifier(policy.bridge)]
-    permitted += [name for name in names if isinstance(name, x509.DNSName)]
-    permitted += [
-        x509.IPAddress(ipaddress.ip_network(name.value)) for name in names if isinstance(name, x509.IPAddress)
-    ]
-    excluded: list[x509.GeneralName] = []
-    if not any(isinstance(name, x509.IPAddress) for name in names):
+    permitted, excluded = _permitted(policy, cloud, hosts), None
+    if not any(isinstance(name, x509.IPAddress) for name in permitted):
         # A kind of name that no constraint mentions is unconstrained: shut out addresses where none is meant.
         excluded = [x509.IPAddress(ipaddress.ip_network(net)) for net in ("0.0.0.0/0", "::/0")]
     usages = [ExtendedKeyUsageOID.SERVER_AUTH]
@@ -128,7 +122,7 @@ def _issuer(
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         .add_extension(_AUTHORITY_USAGE, critical=True)
         .add_extension(x509.ExtendedKeyUsage(usages), critical=False)
-        .add_extension(x509.NameConstraints(permitted, excluded or None), critical=True)
+        .add_extension(x509.NameConstraints(permitted, excluded), critical=True)
         .add_extension(_authority_of(root_key), critical=False)
         .sign(root_key, hashes.SHA256())
     )
@@ -229,13 +223,16 @@ def _files(cloud: Cloud) -> list[str]:
     return ["ca.pem", "root.key", "ca.key", "issuer.pem", *leaves]
 
 
-def _names(policy: Policy, cloud: Cloud, hosts: Sequence[str]) -> list[x509.GeneralName]:
-    """Every name that a server of the cloud may have."""
-    return list(
-        dict.fromkeys(
-            name for leaf in _leaf_names(cloud) if leaf != "link" for name in _leaf_san(policy, cloud, leaf, hosts)
-        )
-    )
+def _permitted(policy: Policy, cloud: Cloud, hosts: Sequence[str]) -> list[x509.GeneralName]:
+    """What the cloud's issuer may put its name to: the bridge, and the hosts that its servers are dialled by."""
+    names: list[x509.GeneralName] = [x509.UniformResourceIdentifier(policy.bridge)]
+    for leaf in _leaf_names(cloud):
+        for name in _leaf_san(policy, cloud, leaf, hosts):
+            if isinstance(name, x509.IPAddress):
+                names.append(x509.IPAddress(ipaddress.ip_network(name.value)))
+            elif isinstance(name, x509.DNSName):
+                names.append(name)
+    return list(dict.fromkeys(names))
 
 
 def _leaf_san(policy: Policy, cloud: Cloud, leaf: str, hosts: Sequence[str]) -> list[x509.GeneralName]:
@@ -253,13 +250,9 @@ def _general_name(host: str) -> x509.GeneralName:
         return x509.DNSName(host)
 
 
-def _covers(issuer: x509.Certificate, names: list[x509.GeneralName]) -> bool:
-    permitted = issuer.extensions.get_extension_for_class(x509.NameConstraints).value.permitted_subtrees or []
-    networks = [net.value for net in permitted if isinstance(net, x509.IPAddress)]
-    return all(
-        ipaddress.ip_network(name.value) in networks if isinstance(name, x509.IPAddress) else name in permitted
-        for name in names
-    )
+def _covers(issuer: x509.Certificate, wanted: list[x509.GeneralName]) -> bool:
+    permitted = issuer.extensions.get_extension_for_class(x509.NameConstraints).value.permitted_subtrees
+    return set(wanted) <= set(permitted or ())
 
 
 def _host_of(address: str) -> str:

@@ -11,11 +11,11 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from tests.support import write_policy
 
 from bridge import pki
 from bridge.errors import ConfigurationError
 from bridge.policy import Policy
+from tests.support import write_policy
 
 
 @pytest.fixture
