@@ -1,0 +1,235 @@
+"""Rendering: pure, public, the same for the same policy; and what the plan must hold for no message to be lost."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bridge import subjects
+from bridge.identity import Connection, Identity, PublicIdentity
+from bridge.job import INLINE_LIMIT
+from bridge.policy import Cloud, IdentityEntry, Policy, Queue, Role
+from bridge.render import render, server_config
+from bridge.render.conf import Noted, write
+from bridge.render.crossings import crossings
+from bridge.render.permissions import grants, link_permissions, permissions
+from bridge.render.streams import plan
+
+ROOT = Path(__file__).parents[2]
+SESSION = "0123456789abcdef01234567"
+
+ENTRIES = (
+    IdentityEntry("alpha", "aws"),
+    IdentityEntry("beta", "aws"),
+    IdentityEntry("both", "azure"),
+    IdentityEntry("other", "azure"),
+    IdentityEntry("idle", "aws"),
+    IdentityEntry("ops", "aws", Role.INSPECTOR),
+    IdentityEntry("boss", "aws", Role.OPERATOR),
+    IdentityEntry("agent", "azure", Role.AGENT),
+    IdentityEntry("prov-aws", "aws", Role.PROVISIONER),
+    IdentityEntry("prov-azure", "azure", Role.PROVISIONER),
+    IdentityEntry("link", "azure", Role.LINK),
+)
+QUEUES = (
+    Queue("thumbs", ("alpha", "beta"), "both", ("resize",), home="aws", work="azure"),
+    Queue("films", ("alpha",), "other", ("cut",), home="aws", work="azure"),
+    Queue("lookup", ("both", "other"), "beta", ("find",), home="azure", work="aws"),
+)
+POLICY = Policy(
+    "acme",
+    {
+        "aws": Cloud("aws", "hub", "tls://hub.test:4222", "tls://link.test:7422"),
+        "azure": Cloud("azure", "leaf", "tls://leaf.test:4222", durability="process"),
+    },
+    {entry.name: entry for entry in ENTRIES},
+    {queue.name: queue for queue in QUEUES},
+)
+IDENTITIES = {entry.name: Identity.generate(entry.name, link=entry.role is Role.LINK) for entry in ENTRIES}
+KEYS: dict[str, PublicIdentity] = {name: identity.public() for name, identity in IDENTITIES.items()}
+FILES = render(POLICY, KEYS)
+
+
+def covers(pattern: str, subject: str) -> bool:
+    """Whether a subscription to ``pattern`` gets ``subject``."""
+    wanted, tokens = pattern.split("."), subject.split(".")
+    for i, token in enumerate(wanted):
+        if token == ">":
+            return len(tokens) > i
+        if i >= len(tokens) or token not in ("*", tokens[i]):
+            return False
+    return len(wanted) == len(tokens)
+
+
+def may(name: str, subject: str) -> bool:
+    return any(covers(allowed, subject) for allowed in permissions(POLICY, POLICY.identities[name]).publish)
+
+
+def streams(cloud: str) -> dict[str, dict[str, Any]]:
+    return {stream["name"]: stream for stream in plan(POLICY, cloud)["streams"]}
+
+
+# --- the files -------------------------------------------------------------------------------------
+
+
+def test_the_same_policy_gives_the_same_bytes_whatever_its_order() -> None:
+    shuffled = dataclasses.replace(
+        POLICY,
+        clouds=dict(reversed(list(POLICY.clouds.items()))),
+        identities=dict(reversed(list(POLICY.identities.items()))),
+        queues=dict(reversed(list(POLICY.queues.items()))),
+    )
+    assert render(POLICY, KEYS) == FILES
+    assert list(render(shuffled, dict(reversed(list(KEYS.items())))).items()) == list(FILES.items())
+
+
+def test_each_cloud_gets_its_files_and_each_user_its_connection() -> None:
+    users = {f"{e.cloud}/connections/{e.name}.yaml" for e in ENTRIES if e.role is not Role.LINK}
+    both = {f"{cloud}/{name}" for cloud in ("aws", "azure") for name in ("accounts.conf", "cluster.conf", "plan.json")}
+    assert set(FILES) == users | both | {"aws/hub.conf", "azure/leaf.conf", "azure/link.conf"}
+
+
+@pytest.mark.parametrize("role", ["hub", "leaf"])
+def test_the_hand_written_configuration_is_copied_as_it_is(role: str) -> None:
+    path = f"{'aws' if role == 'hub' else 'azure'}/{role}.conf"
+    assert FILES[path] == server_config(role) == (ROOT / "nats" / f"{role}.conf").read_text()
+
+
+def test_no_python_file_may_lie_beside_it() -> None:
+    assert not list((ROOT / "nats").rglob("*.py"))
+
+
+def test_nothing_private_is_rendered() -> None:
+    text = "".join(FILES.values())
+    assert all(identity.nkey_seed not in text for identity in IDENTITIES.values())
+    assert all(f'"{key.nkey}"' in text for key in KEYS.values())
+
+
+def test_a_connection_loads_back_and_has_the_queues_it_needs(tmp_path: Path) -> None:
+    (tmp_path / "connection.yaml").write_text(FILES["azure/connections/both.yaml"])
+    loaded = Connection.load(tmp_path)
+    assert (loaded.identity, loaded.server) == ("both", POLICY.leaf.clients)
+    assert set(loaded.queues) == {"thumbs", "lookup"}
+    assert yaml.safe_load(FILES["aws/connections/idle.yaml"])["queues"] == {}
+    assert set(yaml.safe_load(FILES["aws/connections/ops.yaml"])["queues"]) == set(POLICY.queues)
+
+
+@pytest.mark.parametrize("text", ['a"b', "a\\b", "a\nb", "a\x00b", "a\u2028b"])
+def test_a_string_that_could_be_misread_is_not_written(text: str) -> None:
+    with pytest.raises(ValueError, match="not a string"):
+        write({"key": text})
+
+
+def test_a_key_that_would_be_obeyed_is_quoted() -> None:
+    assert write({"include": {"a": 1}}).strip() == '"include": { a: 1 }'
+
+
+@given(st.lists(st.text("abc*>.$_-", min_size=1, max_size=30), max_size=12))
+def test_long_and_noted_values_keep_their_order(values: list[str]) -> None:
+    text = write({"list": [Noted("why", value) for value in values]})
+    assert [json.loads(line) for line in text.splitlines() if line.strip().startswith('"')] == values
+
+
+# --- permissions -----------------------------------------------------------------------------------
+
+
+def test_a_service_has_what_all_its_queues_need() -> None:
+    mine = subjects.JobKey("lookup", "both", SESSION, 1)
+    theirs = subjects.JobKey("thumbs", "alpha", SESSION, 1)
+    assert may("both", subjects.job(mine, "normal"))
+    assert may("both", subjects.result(theirs))
+    assert may("both", subjects.next_message("JOBS_thumbs", "both-normal", "aws"))
+    assert not may("both", subjects.job(theirs, "normal"))
+    assert not may("both", subjects.result(mine))
+
+
+def test_a_worker_settles_its_own_consumer_in_both_forms_and_no_other() -> None:
+    for consumer, allowed in (("both-normal", True), ("other-normal", False)):
+        tail = f"JOBS_thumbs.{consumer}.1.2.3.4.5"
+        assert may("both", f"$JS.ACK.{tail}") is allowed
+        assert may("both", f"$JS.ACK.aws.hash.{tail}") is allowed
+    assert not may("both", "$JS.ACK.JOBS_films.other-normal.1.2.3.4.5")
+
+
+def test_whoever_needs_nothing_may_do_nothing() -> None:
+    for name in ("idle", "agent"):
+        entry = POLICY.identities[name]
+        assert grants(POLICY, entry) == ()
+        assert permissions(POLICY, entry).subscribe == (f"_INBOX_{name}.>",)
+        # An empty list of what is allowed would be read as everything.
+        section = FILES[f"{entry.cloud}/accounts.conf"].split(f'"{KEYS[name].nkey}"')[1]
+        assert section.lstrip().split("\n")[1].strip().startswith('permissions: { publish: { deny: [">"] }')
+
+
+def test_the_link_carries_what_crosses_and_replies() -> None:
+    crossing = crossings(POLICY)
+    allowed = link_permissions(POLICY, crossing)
+    assert sorted(allowed.publish + allowed.subscribe) == sorted([*(c.remote for c in crossing), "_R_.>", "_R_.>"])
+    assert set(allowed.publish) & set(allowed.subscribe) == {"_R_.>"}
+
+
+def test_what_an_identity_may_do_in_the_other_cloud_crosses() -> None:
+    remote = {crossing.remote for crossing in crossings(POLICY)}
+    for entry in ENTRIES:
+        assert {g.subject for g in grants(POLICY, entry) if g.cloud != entry.cloud} <= remote
+
+
+# --- the plan --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("queue", QUEUES, ids=lambda q: q.name)
+def test_every_message_has_exactly_one_stream(queue: Queue) -> None:
+    key = subjects.JobKey(queue.name, queue.producers[0], SESSION, 7, 1)
+    written = {
+        queue.home: [(subjects.job(key, "normal"), f"JOBS_{queue.name}")],
+        queue.work: [
+            (subjects.result(key), f"RESULTS_{queue.name}"),
+            (subjects.start(key), f"STARTS_{queue.name}"),
+            (subjects.dead(key), f"DEAD_{queue.name}"),
+            (subjects.refused(queue.name, SESSION), f"REFUSED_{queue.name}"),
+        ],
+    }
+    for cloud, expected in written.items():
+        for subject, stream in expected:
+            assert [n for n, s in streams(cloud).items() if any(covers(p, subject) for p in s.get("subjects", []))] == [
+                stream
+            ]
+    # Republished, it must not be stored a second time.
+    assert not any(covers(p, subjects.done(key)) for s in streams(queue.home).values() for p in s.get("subjects", []))
+
+
+@pytest.mark.parametrize("queue", QUEUES, ids=lambda q: q.name)
+def test_the_copy_can_never_stall_for_a_limit_that_its_source_has_not(queue: Queue) -> None:
+    name = f"RESULTS_{queue.name}"
+    source, copy = streams(queue.work)[name], streams(queue.home)[name]
+    assert copy["max_msg_size"] == -1
+    assert not copy["discard_new_per_subject"]
+    assert copy["discard"] == "new"
+    assert source["retention"] == copy["retention"] == "limits"
+    assert source["max_age"] // 1_000_000 > queue.deadline_ms + POLICY.max_outage_ms
+
+
+@pytest.mark.parametrize("cloud", ["aws", "azure"])
+def test_all_streams_can_be_read_by_name_and_none_wiped_by_a_header(cloud: str) -> None:
+    for stream in streams(cloud).values():
+        assert stream["allow_direct"]
+        assert not stream["allow_rollup_hdrs"]
+        assert stream["max_bytes"] > 0
+        assert not (stream["retention"] == "workqueue" and stream.get("sources"))
+
+
+def test_a_worker_can_put_aside_whatever_a_stream_of_jobs_takes() -> None:
+    for queue in QUEUES:
+        largest = streams(queue.home)[f"JOBS_{queue.name}"]["max_msg_size"]
+        assert largest > INLINE_LIMIT
+        for kind in ("DEAD", "REFUSED"):
+            aside = streams(queue.work)[f"{kind}_{queue.name}"]
+            assert aside["max_msg_size"] == -1
+            assert aside["max_bytes"] > largest
