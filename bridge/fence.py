@@ -1,8 +1,11 @@
-"""What counts as a job's answer, for the producer that waits and the worker that must not run it twice. No I/O."""
+"""What counts as a worker's word about a job, for the producer that waits and the worker that must not run it twice.
+
+No I/O.
+"""
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, Literal
 
 from bridge.envelope import Authenticated, Opener
 from bridge.errors import NotAuthorised, WrongSubject
@@ -12,29 +15,36 @@ RESEND_HEADER: Final = "Bunny-Resend"
 """On a job that may have been stored before. A hint, never trusted: it only forces a look at the fence."""
 
 
-def authenticate_result(
-    opener: Opener, data: bytes, key: JobKey, job_digest: bytes, workers: str, now_ms: int
+def authenticate_answer(
+    opener: Opener,
+    data: bytes,
+    type: Literal["result", "start"],
+    key: JobKey,
+    job_digest: bytes,
+    workers: str,
+    now: int,
 ) -> Authenticated:
-    """Check that ``data`` is the answer of a queue's workers to one job. Nothing is opened.
+    """Check that ``data`` is what a queue's workers say about one job. Nothing is opened.
 
     Args:
         opener: Holds the trust bundle.
-        data: What stands, or came, on the result's subject.
-        key: What that subject names.
+        data: What stands, or came, on a subject of the job.
+        type: What must stand there.
+        key: The job and generation that the subject names.
         job_digest: The job's digest: an answer to other bytes under the same id is no answer.
         workers: The principal that works the queue.
-        now_ms: Milliseconds UTC.
+        now: Milliseconds UTC.
 
     Raises:
         Refusal: It is not, and why.
         BundleExpired: Nothing can be said about it.
     """
-    result = opener.authenticate(data, now_ms)
-    core = result.core
-    if core.type != "result" or core.key != key:
-        raise WrongSubject("what stands as a result speaks of another job")
+    answer = opener.authenticate(data, now)
+    core = answer.core
+    if core.type != type or core.key != key:
+        raise WrongSubject(f"what stands as the {type} of a job is of another type, or speaks of another job")
     if core.job_digest != job_digest:
-        raise WrongSubject("a result answers other bytes than the job's")
+        raise WrongSubject(f"a {type} speaks of other bytes than the job's")
     if core.sender != workers:
-        raise NotAuthorised("a result is not signed by the queue's workers")
-    return result
+        raise NotAuthorised(f"a {type} is not signed by the queue's workers")
+    return answer

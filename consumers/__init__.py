@@ -1,4 +1,16 @@
-"""What a service that works jobs imports."""
+"""What a service that works jobs imports::
+
+from consumers import Job, Worker
+
+worker = Worker.from_env()
+
+
+@worker.handler("thumbnails", "resize")
+async def resize(args: Resize, job: Job) -> Thumbnail: ...
+
+
+worker.main()
+"""
 
 import bridge
 
@@ -8,3 +20,10 @@ if getattr(bridge, "HOME", None) is None:
         f"another module named 'bridge', {bridge.__file__}, hides the one of Bunny Bridge; "
         "rename it, or keep its folder off sys.path"
     )
+
+from bridge.job import Content, Kind
+from consumers.handlers import Job
+from consumers.verdict import Reject, Retry
+from consumers.worker import Worker
+
+__all__ = ["Content", "Job", "Kind", "Reject", "Retry", "Worker"]

@@ -1,4 +1,11 @@
-"""What a service that submits jobs imports."""
+"""What a service that submits jobs imports::
+
+from producers import Producer
+
+async with Producer.from_env() as relay:
+    job = await relay.submit("thumbnails", "resize", Resize(width=320), deadline=60)
+    thumbnail = await job.result(Thumbnail)
+"""
 
 import bridge
 
@@ -8,3 +15,21 @@ if getattr(bridge, "HOME", None) is None:
         f"another module named 'bridge', {bridge.__file__}, hides the one of Bunny Bridge; "
         "rename it, or keep its folder off sys.path"
     )
+
+from bridge.errors import BridgeError, DeadlineExceeded, FencePoisoned, JobFailed, OutcomeUnknown
+from bridge.job import Content, JobToken, Kind
+from producers.client import Producer
+from producers.handle import Handle
+
+__all__ = [
+    "BridgeError",
+    "Content",
+    "DeadlineExceeded",
+    "FencePoisoned",
+    "Handle",
+    "JobFailed",
+    "JobToken",
+    "Kind",
+    "OutcomeUnknown",
+    "Producer",
+]

@@ -1,0 +1,125 @@
+"""The registry of handlers: which function does which kind of job, and what its annotations say. No I/O."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from bridge.errors import ConfigurationError
+from bridge.job import Kind
+
+Function = Callable[..., Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What a handler may know of the job it does; all of it was signed by the producer but ``attempt``."""
+
+    queue: str
+    kind: str
+    id: str
+    """``<session>.<n>``: unique, and the same for every attempt."""
+    generation: int
+    """0, and one more for every replay."""
+    producer: str
+    issued: datetime
+    deadline: datetime
+    """After this the job is not started any more."""
+    attempt: int
+    """From 1. May be one too high after a crash, never too low."""
+    max_attempts: int
+    traceparent: str | None = None
+
+    @property
+    def last_attempt(self) -> bool:
+        """Whether a failure now is final."""
+        return self.attempt >= self.max_attempts
+
+
+@dataclass(frozen=True, slots=True)
+class Handler:
+    """One registered function."""
+
+    queue: str
+    kind: str
+    function: Function
+    args: Any
+    """The annotation of its first parameter: what the arguments are decoded to."""
+    takes_job: bool
+    is_async: bool
+
+
+class Handlers:
+    """Handlers by queue and kind, filled at import time and then only read."""
+
+    def __init__(self) -> None:
+        self._handlers: dict[tuple[str, str], Handler] = {}
+
+    def add(self, queue: str, kind: str, function: Function, contract: Kind[Any, Any] | None = None) -> None:
+        """Register ``function``.
+
+        Raises:
+            ConfigurationError: Its signature is no handler's, differs from the typed contract, or the kind
+                has a handler already.
+        """
+        name = f"handler {getattr(function, '__qualname__', repr(function))} of {queue}/{kind}"
+        if (queue, kind) in self._handlers:
+            raise ConfigurationError(f"{name}: the kind has a handler already; remove one of them")
+        handler = _inspect(name, queue, kind, function)
+        if contract is not None and handler.args != contract.args:
+            raise ConfigurationError(
+                f"{name}: takes {_type_name(handler.args)}, but its Kind says {_type_name(contract.args)}"
+            )
+        self._handlers[queue, kind] = handler
+
+    def get(self, queue: str, kind: str) -> Handler | None:
+        """The handler of a kind, or None."""
+        return self._handlers.get((queue, kind))
+
+    def __iter__(self) -> Iterator[Handler]:
+        return iter(self._handlers.values())
+
+    @property
+    def queues(self) -> list[str]:
+        """The queues with a handler, sorted."""
+        return sorted({queue for queue, _ in self._handlers})
+
+
+def _inspect(name: str, queue: str, kind: str, function: Function) -> Handler:
+    try:
+        parameters = list(inspect.signature(function, eval_str=True).parameters.values())
+    except NameError as error:
+        raise ConfigurationError(
+            f"{name}: its annotation {error.name!r} cannot be resolved; define it at module level"
+        ) from None
+    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    taken = [p for p in parameters if p.kind in positional and (p.default is p.empty or p is parameters[0])]
+    others = [p for p in parameters if p.kind not in positional and p.default is p.empty]
+    if len(taken) not in (1, 2) or any(p.kind is inspect.Parameter.KEYWORD_ONLY for p in others):
+        raise ConfigurationError(f"{name}: it must take (args: T) or (args: T, job: Job)")
+    if taken[0].annotation is inspect.Parameter.empty:
+        raise ConfigurationError(
+            f"{name}: annotate its first parameter with the type of the arguments (Any for any JSON)"
+        )
+    return Handler(queue, kind, function, taken[0].annotation, len(taken) == 2, _is_async(function))
+
+
+def _is_async(function: Function) -> bool:
+    while isinstance(function, functools.partial):
+        function = function.func
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
+        getattr(function, "__call__", None)  # noqa: B004  # an object whose __call__ is async, not a test for one
+    )
+
+
+def _type_name(annotation: Any) -> str:
+    return getattr(annotation, "__name__", None) or str(annotation)
+
+
+def moment(milliseconds: int) -> datetime:
+    """A time of the signed core, in UTC."""
+    return datetime.fromtimestamp(milliseconds / 1000, UTC)

@@ -1,0 +1,194 @@
+"""Pulling: no more deliveries than there is room for, each in a task of its own, and all handed back at the end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from dataclasses import dataclass
+from typing import Final
+
+import structlog
+
+from bridge import subjects
+from bridge.clock import now_ms
+from bridge.errors import BridgeError, BundleExpired, Refusal, TransportError
+from bridge.identity import QueueSettings
+from bridge.transport import Delivery, Pull, Transport
+from bridge.trust import Trust
+from consumers.execute import Judge
+from consumers.lease import Lease
+from consumers.settle import Settler
+
+TRUST_CHECK_S: Final = 60.0
+"""The longest between two looks at the trust bundle's expiry: a clock may be set."""
+BUG_DELAY_S: Final = 60.0
+"""How long a job is put off that made this program itself fail."""
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Lane:
+    """One queue that is served."""
+
+    queue: str
+    settings: QueueSettings
+    pull: Pull
+    lease: Lease
+
+
+class Intake:
+    """The slots of one worker process, shared by its queues.
+
+    Every queue is granted as many deliveries as there are slots, and ``prefetch`` more; one that is settled is
+    replaced by one more. What is held is leased, whether it runs or waits for a slot.
+
+    Args:
+        judge: Decides.
+        settler: Carries out.
+        transport: The workers' local broker.
+        concurrency: Slots.
+        prefetch: Deliveries held of each queue beyond the slots.
+        drain_timeout: Seconds that running jobs may take to finish at the end.
+    """
+
+    def __init__(
+        self,
+        judge: Judge,
+        settler: Settler,
+        transport: Transport,
+        *,
+        concurrency: int,
+        prefetch: int,
+        drain_timeout: float,
+    ) -> None:
+        self._judge = judge
+        self._settler = settler
+        self._transport = transport
+        self._credit = concurrency + prefetch
+        self._drain_timeout = drain_timeout
+        self._slots = asyncio.Semaphore(concurrency)
+        self._stopping = asyncio.Event()
+        self._reason: BridgeError | None = None
+        self._waiting: dict[asyncio.Task[None], Delivery] = {}
+        self._running: dict[asyncio.Task[None], Delivery] = {}
+
+    def stop(self) -> None:
+        """Pull no more; `run` returns when what runs has finished."""
+        self._stopping.set()
+
+    async def run(self, queues: dict[str, QueueSettings], pool: str, cloud: str, trust: Trust) -> None:
+        """Serve queues until `stop`.
+
+        Args:
+            queues: The settings of each.
+            pool: The principal that works them.
+            cloud: Where this process is.
+            trust: The bundle whose expiry ends it.
+
+        Raises:
+            BundleExpired: The trust bundle expired meanwhile; what ran has finished.
+            NotConnected: The connection was closed for good.
+        """
+        async with asyncio.TaskGroup() as group:
+            background = [group.create_task(self._watch(trust), name="trust-watch")]
+            takers = []
+            for queue, settings in queues.items():
+                stream, consumer = subjects.jobs_stream(queue), subjects.jobs_consumer(pool, subjects.PRIORITIES[0])
+                home = None if settings.home == cloud else settings.home
+                pull = self._transport.pull(stream, consumer, cloud=home)
+                lane = Lane(queue, settings, pull, Lease(self._transport, settings.ack_wait_ms / 1000))
+                background.append(group.create_task(lane.lease.keep(), name=f"lease-{queue}"))
+                takers.append(group.create_task(self._take(lane, group), name=f"take-{queue}"))
+            await self._stopping.wait()
+            await self._drain(takers)
+            for task in background:
+                task.cancel()
+        if self._reason is not None:
+            raise self._reason
+
+    async def _take(self, lane: Lane, group: asyncio.TaskGroup) -> None:
+        try:
+            lane.pull.grant(self._credit)
+            while True:
+                delivery = await lane.pull.get()
+                lane.lease.hold(delivery)
+                task = group.create_task(self._work(lane, delivery), name=f"job-{lane.queue}")
+                self._waiting[task] = delivery
+        except TransportError as error:
+            self._end(error)
+        finally:
+            for delivery in await lane.pull.close():
+                await self._hand_back(delivery)
+
+    async def _work(self, lane: Lane, delivery: Delivery) -> None:
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101  # for the type checker: a coroutine runs in a task
+        try:
+            async with self._slots:
+                self._running[task] = self._waiting.pop(task)
+                await self._execute(lane, delivery)
+                del self._running[task]
+        except asyncio.CancelledError:
+            # Unless the drain has done so. Twice could hand back what another worker has got meanwhile.
+            if self._waiting.pop(task, None) or self._running.pop(task, None):
+                await self._hand_back(delivery)
+            raise
+        finally:
+            lane.lease.release(delivery)
+            if not self._stopping.is_set():
+                lane.pull.grant(1)
+
+    async def _execute(self, lane: Lane, delivery: Delivery) -> None:
+        try:
+            try:
+                case = self._judge.admit(lane.queue, lane.settings, delivery)
+            except Refusal as refusal:
+                await self._settler.refuse(lane.queue, delivery, refusal)
+                return
+            await self._settler.settle(case, await self._judge.judge(case))
+        except BundleExpired as error:
+            self._end(error)
+            await self._hand_back(delivery)
+        except TransportError as error:  # closed: the broker delivers it again, and the fence knows what was done
+            _log.warning("delivery_unsettled", queue=lane.queue, error=type(error).__name__)
+        except Exception as error:
+            # Ours, not the handler's. Putting it off keeps one message from spinning the whole worker.
+            _log.error("worker_failed", queue=lane.queue, exc_info=error)
+            await self._hand_back(delivery, BUG_DELAY_S)
+
+    async def _drain(self, takers: list[asyncio.Task[None]]) -> None:
+        _log.info("worker_draining", count=len(self._running))
+        for taker in takers:
+            taker.cancel()
+        await asyncio.wait(takers)  # each hands back what had arrived
+        waiting, self._waiting = self._waiting, {}
+        for task, delivery in waiting.items():
+            task.cancel()
+            await self._hand_back(delivery)
+        if not self._running:
+            return
+        _, late = await asyncio.wait(list(self._running), timeout=self._drain_timeout)
+        if late:
+            _log.warning("drain_timed_out", count=len(late))
+            for task in late:
+                task.cancel()
+
+    async def _hand_back(self, delivery: Delivery, delay: float = 0.0) -> None:
+        with contextlib.suppress(TransportError):  # then it comes back after its ack wait
+            await self._transport.nak(delivery, delay)
+
+    async def _watch(self, trust: Trust) -> None:
+        try:
+            while True:
+                trust.check(now_ms())
+                left = (trust.expires_ms - now_ms()) / 1000
+                await asyncio.sleep(min(max(left, 0.1), TRUST_CHECK_S))
+        except BundleExpired as error:
+            self._end(error)
+
+    def _end(self, error: BridgeError) -> None:
+        if self._reason is None and not self._stopping.is_set():
+            _log.error("worker_stopping", error=type(error).__name__, reason=str(error))
+            self._reason = error
+        self._stopping.set()

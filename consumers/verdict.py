@@ -1,0 +1,97 @@
+"""Verdicts: what becomes of one delivery, as values. No I/O.
+
+`consumers.execute` comes to one verdict for each delivery, and `consumers.settle` carries it out, always in the
+order dead letter, result, PubAck, ack:
+
+==========  ===========  =================  ========================
+verdict     dead letter  result             the delivery is then
+==========  ===========  =================  ========================
+`Done`      no           succeeded          acked
+`Reject`    yes          failed             acked
+`TooLate`   yes          expired            acked
+`Answered`  no           one stands         acked
+`Poisoned`  yes          a forgery stands   acked
+`Refused`   no           none, ever         acked; kept in REFUSED
+`Retry`     no           none yet           nak'd; counts
+`Park`      no           none yet           nak'd; does not count
+==========  ===========  =================  ========================
+
+`Retry` and `Reject` are exceptions too, so that a handler can raise them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+from bridge.errors import Refusal
+from bridge.job import Content
+
+
+class Retry(Exception):
+    """Later, and it counts: raise it in a handler to choose the delay.
+
+    Args:
+        after: Seconds until the next attempt; None takes the queue's backoff.
+        reason: For the producer, sealed to it, should this have been the last attempt.
+    """
+
+    def __init__(self, after: float | timedelta | None = None, reason: str = "the handler asked to be retried") -> None:
+        self.after = after.total_seconds() if isinstance(after, timedelta) else after
+        self.reason = reason
+        super().__init__(reason)
+
+
+class Reject(Exception):
+    """Final: the job failed and is not tried again. Raise it in a handler.
+
+    Args:
+        reason: For the producer, sealed to it: the message of its `JobFailed`.
+        type: The type of its `JobFailed`.
+    """
+
+    def __init__(self, reason: str, *, type: str = "Reject") -> None:
+        self.reason, self.type = reason, type
+        super().__init__(reason)
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """The handler returned this."""
+
+    content: Content
+
+
+@dataclass(frozen=True, slots=True)
+class TooLate:
+    """The job's signed expiry has passed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """A result stands and verifies: an earlier delivery was done."""
+
+
+@dataclass(frozen=True, slots=True)
+class Poisoned:
+    """A result stands and does not verify."""
+
+    refusal: Refusal
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """Not authenticated. Never answered: whoever can have a forgery answered can burn the fence of a true job."""
+
+    refusal: Refusal
+
+
+@dataclass(frozen=True, slots=True)
+class Park:
+    """Not now: back in ``delay`` seconds, whatever stands in the way."""
+
+    delay: float
+    reason: str = field(default="")
+
+
+Verdict = Done | Reject | TooLate | Answered | Poisoned | Refused | Retry | Park

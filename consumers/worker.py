@@ -1,0 +1,224 @@
+"""The worker: what it may serve, how it starts, pulls no more than it has room for, drains, and ends."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import re
+import socket
+from collections.abc import Awaitable, Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Final, Protocol, TypeVar, overload
+
+import structlog
+
+from bridge.envelope import Opener, Sealer
+from bridge.errors import ConfigurationError
+from bridge.identity import Connection, Identity, QueueSettings
+from bridge.job import Kind
+from bridge.member import Member, folder_from_env
+from bridge.transport import Transport
+from bridge.trust import Trust
+from consumers import process
+from consumers.execute import Judge
+from consumers.handlers import Function, Handlers, Job
+from consumers.intake import Intake
+from consumers.settle import Settler
+
+A = TypeVar("A")
+R = TypeVar("R")
+F = TypeVar("F", bound=Function)
+Hook = Callable[[], Awaitable[None] | None]
+H = TypeVar("H", bound=Hook)
+
+CONCURRENCY: Final = 8
+"""Jobs that run at once: right for handlers that wait for others; set it to what one pod can do."""
+PREFETCH: Final = 4
+"""Jobs held beyond the free slots, so that a slot that frees need not wait for the link; each is renewed."""
+DRAIN_TIMEOUT_S: Final = 30.0
+"""How long running jobs may take to finish after SIGTERM: the grace that Kubernetes gives."""
+_UNSAFE: Final = re.compile(r"[^A-Za-z0-9._-]")
+_log = structlog.get_logger(__name__)
+
+
+class Worker:
+    """Runs handlers for the jobs of one identity's queues. Making one does no I/O.
+
+    Args:
+        folder: The identity folder; None reads ``BUNNY_IDENTITY`` when it runs.
+        concurrency: Jobs that run at once.
+        prefetch: Jobs held beyond the free slots, for each queue.
+        drain_timeout: Seconds that running jobs may take to finish when it is stopped.
+    """
+
+    def __init__(
+        self,
+        folder: Path | None = None,
+        *,
+        concurrency: int = CONCURRENCY,
+        prefetch: int = PREFETCH,
+        drain_timeout: float | timedelta = DRAIN_TIMEOUT_S,
+    ) -> None:
+        self.folder = folder
+        self.concurrency = concurrency
+        self.prefetch = prefetch
+        self.drain_timeout = drain_timeout.total_seconds() if isinstance(drain_timeout, timedelta) else drain_timeout
+        self._handlers = Handlers()
+        self._startup: list[Hook] = []
+        self._shutdown: list[Hook] = []
+        self._intake: Intake | None = None
+
+    @classmethod
+    def from_env(
+        cls,
+        *,
+        concurrency: int = CONCURRENCY,
+        prefetch: int = PREFETCH,
+        drain_timeout: float | timedelta = DRAIN_TIMEOUT_S,
+    ) -> Worker:
+        """A worker whose identity folder ``BUNNY_IDENTITY`` names when it runs."""
+        return cls(concurrency=concurrency, prefetch=prefetch, drain_timeout=drain_timeout)
+
+    # --- what it does ------------------------------------------------------------------------------
+
+    @overload
+    def handler(self, queue: Kind[A, R], /) -> _Register[A, R]: ...
+    @overload
+    def handler(self, queue: str, kind: str, /) -> Callable[[F], F]: ...
+
+    def handler(self, queue: str | Kind[Any, Any], kind: str = "", /) -> Any:
+        """Register a function for a kind of job, as ``(queue, kind)`` or a typed `Kind`.
+
+        The function takes the arguments, decoded to its annotation, and the `Job` if it has a second parameter;
+        what it returns is the result. A plain function runs in a thread. Raise `Retry` or `Reject` to decide;
+        any other exception is tried again with the queue's backoff.
+
+        Raises:
+            ConfigurationError: The function is no handler, or the kind has one.
+        """
+        contract = queue if isinstance(queue, Kind) else None
+        queue, kind = (queue.queue, queue.name) if isinstance(queue, Kind) else (queue, kind)
+
+        def register(function: F) -> F:
+            self._handlers.add(queue, kind, function, contract)
+            return function
+
+        return register
+
+    def on_startup(self, hook: H) -> H:
+        """Call ``hook``, plain or async, after connecting and before the first job."""
+        self._startup.append(hook)
+        return hook
+
+    def on_shutdown(self, hook: H) -> H:
+        """Call ``hook``, plain or async, after the last job."""
+        self._shutdown.append(hook)
+        return hook
+
+    # --- running -----------------------------------------------------------------------------------
+
+    def main(self) -> None:
+        """Run as this process: SIGTERM or SIGINT drains, a second one stops at once. Ends in ``SystemExit``.
+
+        The exit code is 0 after a drain, 2 where the configuration is wrong, 3 where the broker cannot be used, and 4
+        where the trust bundle cannot be relied on (any more).
+        """
+        process.main(self)
+
+    async def run(self) -> None:
+        """Connect with the identity folder and serve until `stop`.
+
+        Raises:
+            ConfigurationError: The folder, or a handler that the policy grants no jobs to.
+            TrustError: The trust bundle cannot be relied on, or has expired while it ran.
+        """
+        member = Member.load(self.folder if self.folder is not None else folder_from_env())
+        self._queues(member.connection)  # what is wrong with the handlers is said before anything is dialled
+        await self.serve(member.identity, member.trust, member.connection, await member.connect("worker"))
+
+    async def serve(self, identity: Identity, trust: Trust, connection: Connection, transport: Transport) -> None:
+        """Serve over a given transport until `stop`, then close it; raises as `run`."""
+        worker = _UNSAFE.sub("-", f"{socket.gethostname()}-{os.getpid()}")[-128:].lstrip("-._")
+        sealer, opener = Sealer(identity), Opener(identity, trust)
+        threads = ThreadPoolExecutor(self.concurrency, thread_name_prefix="handler")
+        try:
+            queues = self._queues(connection)
+            judge = Judge(opener, sealer, transport, self._handlers, threads, worker)
+            settler = Settler(judge, sealer, trust, transport, worker)
+            self._intake = Intake(
+                judge,
+                settler,
+                transport,
+                concurrency=self.concurrency,
+                prefetch=self.prefetch,
+                drain_timeout=self.drain_timeout,
+            )
+            try:
+                await _call(self._startup)
+                _log.info(
+                    "worker_started", identity=identity.name, cloud=connection.cloud, concurrency=self.concurrency
+                )
+                await self._intake.run(queues, identity.name, connection.cloud, trust)
+            finally:
+                await _call(self._shutdown)
+        finally:
+            self._intake = None
+            threads.shutdown(wait=False, cancel_futures=True)
+            await transport.close()
+            _log.info("worker_stopped", identity=identity.name)
+
+    @property
+    def serving(self) -> bool:
+        """Whether it has connected, and pulls jobs."""
+        return self._intake is not None
+
+    def stop(self) -> None:
+        """Drain: pull no more, hand back what has not started, let the rest finish. To be called in the event loop."""
+        if self._intake is not None:
+            self._intake.stop()
+
+    def _queues(self, connection: Connection) -> dict[str, QueueSettings]:
+        """The queues to serve, after checking that the policy grants what there are handlers for, and the reverse."""
+        granted = {name: q for name, q in connection.queues.items() if q.workers == connection.identity}
+        if not self._handlers.queues:
+            raise ConfigurationError("the worker has no handler; register one with @worker.handler(queue, kind)")
+        for handler in self._handlers:
+            if handler.queue not in granted:
+                raise ConfigurationError(
+                    f"{connection.identity} does not work queue {handler.queue!r}; "
+                    f"bridge.yaml lets it work {', '.join(sorted(granted)) or 'none'}"
+                )
+            if handler.kind not in granted[handler.queue].kinds:
+                raise ConfigurationError(
+                    f"queue {handler.queue!r} has no kind {handler.kind!r}; "
+                    f"bridge.yaml has {', '.join(granted[handler.queue].kinds)}"
+                )
+        for queue, settings in granted.items():
+            for kind in settings.kinds:
+                if self._handlers.get(queue, kind) is None:
+                    _log.warning("kind_without_handler", queue=queue, kind=kind)
+        return {queue: granted[queue] for queue in self._handlers.queues}
+
+
+class _Register(Protocol[A, R]):
+    """The decorator for a typed contract: what it takes, for the type checker."""
+
+    @overload
+    def __call__(
+        self, function: Callable[[A, Job], Coroutine[Any, Any, R]], /
+    ) -> Callable[[A, Job], Coroutine[Any, Any, R]]: ...
+    @overload
+    def __call__(self, function: Callable[[A], Coroutine[Any, Any, R]], /) -> Callable[[A], Coroutine[Any, Any, R]]: ...
+    @overload
+    def __call__(self, function: Callable[[A, Job], R], /) -> Callable[[A, Job], R]: ...
+    @overload
+    def __call__(self, function: Callable[[A], R], /) -> Callable[[A], R]: ...
+
+
+async def _call(hooks: list[Hook]) -> None:
+    for hook in hooks:
+        done = hook()
+        if inspect.isawaitable(done):
+            await done

@@ -1,0 +1,306 @@
+"""The producer: submits jobs in the local cloud, and hands out handles to their results."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from itertools import islice
+from pathlib import Path
+from typing import Any, Final, Self, TypeVar, cast, overload
+
+from bridge.clock import now_ms
+from bridge.envelope import Opener, Sealed
+from bridge.errors import BridgeError, ConfigurationError, NotConnected, QueueFull, UsageError
+from bridge.identity import Connection, Identity
+from bridge.job import JobToken, Kind
+from bridge.member import Member, folder_from_env
+from bridge.transport import Transport
+from bridge.trust import Trust
+from producers.handle import Handle
+from producers.inbox import Inbox
+from producers.outbox import Outbox
+
+A = TypeVar("A")
+R = TypeVar("R")
+
+SUBMIT_TIMEOUT_S: Final = 30.0
+"""How long a submit tries to have its job stored: the restart of a broker takes less."""
+MAX_OPEN: Final = 100_000
+"""Handles open at once; a submit beyond waits until one is settled or dropped. About 2 KiB of memory each."""
+WINDOW: Final = 256
+"""Jobs of one `Producer.submit_many` that await their PubAck at once."""
+BATCH: Final = 64
+"""Jobs of one `Producer.submit_many` under one signature: more save little, and delay the first."""
+
+_ROOM_POLL_S: Final = 0.25
+
+
+class Producer:
+    """Submits jobs as one identity; use it as ``async with``.
+
+    Args:
+        identity: The private keys.
+        trust: The verified trust bundle.
+        connection: The queues, as rendered from the policy.
+        transport: A connection to the local broker; closed with the producer.
+    """
+
+    def __init__(self, identity: Identity, trust: Trust, connection: Connection, transport: Transport) -> None:
+        self._name = identity.name
+        self._connection = connection
+        self._transport = transport
+        self._outbox = Outbox(identity, trust, connection, transport)
+        self._inbox = Inbox(connection, transport, Opener(identity, trust))
+        self._sweeper: asyncio.Task[None] | None = None
+
+    @classmethod
+    @asynccontextmanager
+    async def open(cls, folder: Path) -> AsyncIterator[Self]:
+        """Connect with the identity folder given: ``async with Producer.open(folder) as relay``.
+
+        Raises:
+            ConfigurationError: The folder is not an identity's.
+            TrustError: Its trust bundle cannot be relied on.
+        """
+        member = Member.load(folder)
+        transport = await member.connect("producer")
+        async with cls(member.identity, member.trust, member.connection, transport) as producer:
+            yield producer
+
+    @classmethod
+    @asynccontextmanager
+    async def from_env(cls) -> AsyncIterator[Self]:
+        """`open` with the identity folder that ``BUNNY_IDENTITY`` names."""
+        async with cls.open(folder_from_env()) as producer:
+            yield producer
+
+    async def __aenter__(self) -> Self:
+        self._sweeper = asyncio.create_task(self._inbox.sweep(), name="producer-sweep")
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Disconnect. Jobs that were submitted run all the same; their tokens attach new handles later."""
+        try:
+            if self._sweeper is not None:
+                self._sweeper.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await self._sweeper
+        finally:
+            self._inbox.abandon(NotConnected("the producer was closed; attach the job's token to a new one"))
+            await self._transport.close()
+
+    @overload
+    async def submit(
+        self,
+        queue: Kind[A, R],
+        kind: A,
+        /,
+        *,
+        deadline: float | timedelta | None = None,
+        timeout: float = SUBMIT_TIMEOUT_S,
+    ) -> Handle[R]: ...
+    @overload
+    async def submit(
+        self,
+        queue: str,
+        kind: str,
+        args: object,
+        /,
+        *,
+        deadline: float | timedelta | None = None,
+        timeout: float = SUBMIT_TIMEOUT_S,
+    ) -> Handle[Any]: ...
+
+    async def submit(
+        self,
+        queue: str | Kind[Any, Any],
+        kind: object,
+        args: object = None,
+        /,
+        *,
+        deadline: float | timedelta | None = None,
+        timeout: float = SUBMIT_TIMEOUT_S,
+    ) -> Handle[Any]:
+        """Store one job, as ``submit(queue, kind, args)`` or ``submit(Kind(...), args)``.
+
+        Args:
+            queue: The queue's name, or the typed contract.
+            kind: The kind's name; with a contract, the arguments.
+            args: A pydantic model, a dataclass, a JSON value or bytes.
+            deadline: Seconds after which the job is no longer started; by default the queue's.
+            timeout: Seconds to try; the same bytes are sent again while no PubAck comes.
+
+        Returns:
+            The handle, once the local server has stored the job.
+
+        Raises:
+            ConfigurationError: This identity has no such queue or kind.
+            InvalidArguments, PayloadTooLarge: The arguments do not fit; nothing was sent.
+            BundleExpired, NotAuthorised: The trust bundle does not allow it; nothing was sent.
+            QueueFull, Denied: Nothing was stored.
+            PublishTimeout: Not known to be stored in ``timeout``.
+        """
+        contract, value = _split(queue, kind, args)
+        self._outbox.settings(contract)
+        await self._ready(contract.queue, timeout)
+        (sealed,) = self._outbox.seal(contract, [value], deadline)
+        if isinstance(sealed, BridgeError):
+            raise sealed
+        return await self._store(sealed, contract, timeout)
+
+    @overload
+    async def submit_many(
+        self,
+        queue: Kind[A, R],
+        kind: Iterable[A],
+        /,
+        *,
+        deadline: float | timedelta | None = None,
+        timeout: float = SUBMIT_TIMEOUT_S,
+        window: int = WINDOW,
+    ) -> list[Handle[R] | BridgeError]: ...
+    @overload
+    async def submit_many(
+        self,
+        queue: str,
+        kind: str,
+        args: Iterable[object],
+        /,
+        *,
+        deadline: float | timedelta | None = None,
+        timeout: float = SUBMIT_TIMEOUT_S,
+        window: int = WINDOW,
+    ) -> list[Handle[Any] | BridgeError]: ...
+
+    async def submit_many(
+        self,
+        queue: str | Kind[Any, Any],
+        kind: object,
+        args: Iterable[object] = (),
+        /,
+        *,
+        deadline: float | timedelta | None = None,
+        timeout: float = SUBMIT_TIMEOUT_S,
+        window: int = WINDOW,
+    ) -> list[Handle[Any] | BridgeError]:
+        """Store many jobs, up to 64 under one signature and at most ``window`` in flight.
+
+        Args:
+            queue: As `submit`.
+            kind: As `submit`; with a contract, the iterable of arguments.
+            args: The arguments of each job, read as they are needed.
+            deadline: As `submit`, for each job.
+            timeout: As `submit`, for each job.
+            window: Jobs that await their PubAck at once.
+
+        Returns:
+            For each of the arguments, in order, its handle, or why it was not stored or not known to be.
+
+        Raises:
+            ConfigurationError: This identity has no such queue or kind.
+        """
+        contract, values = _split(queue, kind, args)
+        self._outbox.settings(contract)
+        outcomes: list[Handle[Any] | BridgeError] = []
+        free = asyncio.Semaphore(window)
+
+        async def store(index: int, sealed: Sealed) -> None:
+            try:
+                outcomes[index] = await self._store(sealed, contract, timeout)
+            except BridgeError as error:
+                outcomes[index] = error
+            finally:
+                free.release()
+
+        rest = iter(cast(Iterable[object], values))
+        async with asyncio.TaskGroup() as group:
+            while batch := list(islice(rest, min(BATCH, window))):
+                try:
+                    await self._ready(contract.queue, timeout)
+                    jobs = self._outbox.seal(contract, batch, deadline)
+                except BridgeError as error:
+                    outcomes.extend([error] * len(batch))
+                    continue
+                for job in jobs:
+                    if isinstance(job, BridgeError):
+                        outcomes.append(job)
+                        continue
+                    await free.acquire()
+                    outcomes.append(_PENDING)
+                    group.create_task(store(len(outcomes) - 1, job))
+        return outcomes
+
+    async def attach(self, token: str | JobToken) -> Handle[Any]:
+        """A handle to a job that this identity submitted, in this process or an earlier one.
+
+        Args:
+            token: What `Handle.token` was, or its text.
+
+        Returns:
+            The handle, done if the result stands already. Without a timeout its `Handle.result` waits for the
+            queue's default deadline, since a token holds none.
+
+        Raises:
+            UsageError: It is not a token of a job of this identity.
+            TransportError: The local server does not answer.
+        """
+        token = JobToken.parse(token) if isinstance(token, str) else token
+        if token.producer != self._name:
+            raise UsageError(f"the token is of a job of {token.producer}; attach it as that identity")
+        settings = self._connection.queues.get(token.queue)
+        if settings is None:
+            raise ConfigurationError(
+                f"{self._name} has no queue {token.queue!r}; render and deliver the connection again"
+            )
+        known = self._inbox.get(token.key)
+        if known is not None and known.token == token:
+            return known
+        handle = self._handle(token, settings.deadline_ms, None)
+        self._inbox.expect(handle)
+        await self._inbox.listen(token.queue, token.session)
+        await self._inbox.ask(handle)
+        return handle
+
+    async def _ready(self, queue: str, timeout: float) -> None:
+        """Wait until results of the queue are heard and there is room for one more open handle."""
+        await self._inbox.listen(queue, self._outbox.session)
+        try:
+            async with asyncio.timeout(timeout):
+                while len(self._inbox) >= MAX_OPEN:
+                    self._inbox.settled.clear()
+                    # Looked at now and then as well: a handle that is dropped tells nobody.
+                    with contextlib.suppress(TimeoutError):
+                        await asyncio.wait_for(self._inbox.settled.wait(), _ROOM_POLL_S)
+        except TimeoutError:
+            raise QueueFull(
+                f"{MAX_OPEN} handles are open, none was settled; await their results, or drop them"
+            ) from None
+
+    async def _store(self, sealed: Sealed, kind: Kind[Any, Any], timeout: float) -> Handle[Any]:
+        token = JobToken(*sealed.core.key, sealed.digest.hex())
+        handle = self._handle(token, sealed.core.expires - now_ms(), kind.result)
+        self._inbox.expect(handle)  # before it is sent: the answer may be faster than the PubAck
+        await self._outbox.store(sealed, timeout)
+        return handle
+
+    def _handle(self, token: JobToken, lifetime_ms: int, result_type: type[Any] | None) -> Handle[Any]:
+        deadline = asyncio.get_running_loop().time() + lifetime_ms / 1000
+        return Handle(token, deadline, None if result_type is object else result_type, self._inbox.ask)
+
+
+_PENDING: Final = BridgeError("not stored yet")
+
+
+def _split(queue: str | Kind[Any, Any], kind: object, args: object) -> tuple[Kind[Any, Any], object]:
+    """The contract and the arguments, from either form; `object` stands for a type that nobody declared."""
+    if isinstance(queue, Kind):
+        return queue, kind
+    if not isinstance(kind, str):
+        raise UsageError("a kind of job is named by text; submit(queue, kind, args), or submit(Kind, args)")
+    return Kind(queue, kind, object, object), args
