@@ -107,7 +107,7 @@ def _explain(text: str, problem: str, at: int) -> tuple[int, str, str]:
     lines = text.splitlines()
     if "'\\t'" in problem or (at < len(lines) and lines[at].lstrip(" ").startswith("\t")):
         return at + 1, "a tab where YAML wants spaces", "indent with spaces"
-    return at + 1, f"not YAML: {problem}", "compare it with what `bunny init` writes"
+    return at + 1, f"not YAML: {problem[:200]}", "compare it with what `bunny init` writes"
 
 
 @dataclass(slots=True)
@@ -132,11 +132,11 @@ def _build(loader: yaml.SafeLoader, fail: Fail) -> tuple[Node, list[PolicyError]
         if isinstance(event, yaml.DocumentStartEvent) and root is not None:
             raise fail(line, "a second document starts here", "keep one; remove the line ---")
         if isinstance(event, yaml.AliasEvent):
-            raise fail(line, f"an alias, *{event.anchor}", "write the value out")
+            raise fail(line, f"an alias, {shown(event.anchor or '')}", "write the value out")
         if not isinstance(event, yaml.ScalarEvent | yaml.CollectionStartEvent):
             continue
         if event.anchor is not None:
-            raise fail(line, f"an anchor, &{event.anchor}", "remove it, and write the value out where it is used")
+            raise fail(line, f"an anchor, {shown(event.anchor)}", "remove it, and write the value out where it is used")
         if event.tag is not None:
             raise fail(line, f"a YAML tag, {shown(event.tag)}", "remove it; the policy needs none")
         node = _node(event, line)
@@ -163,7 +163,7 @@ def _place(parent: _Open, node: Node, fail: Fail, problems: list[PolicyError]) -
         first = parent.node.entries.get(node.text)
         if first is not None:
             problem = f"key {shown(node.text)} stands twice"
-            problems.append(fail(node.line, problem, f"keep one; line {first.key.line} has it already"))
+            problems.append(fail(node.line, problem, f"keep one (line {first.key.line} has it already)"))
         parent.key, parent.keep = node, first is None
     else:
         if parent.keep:

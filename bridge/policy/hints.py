@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from bridge.policy.document import Mapping, Node, Scalar, Sequence, shown
+from bridge.subjects import is_name
 
 _LABEL: Final = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
 _URL: Final = re.compile(
@@ -36,9 +37,12 @@ def nearest(word: str, options: Iterable[str]) -> str:
 
 def near_url(text: str, port: int) -> str:
     """The remedy for an address that is not ``tls://host:port``."""
-    host = re.sub(r"^[a-z]*:?/*", "", text) if "//" in text else text
-    match = re.match(r"([A-Za-z0-9._-]*[A-Za-z0-9])\.?(?::([1-9][0-9]{0,3})(?![0-9]))?", host)
-    return f"say tls://{match[1]}:{match[2] or port}" if match else f"say tls://nats.example:{port}, for example"
+    match = re.match(r"(?:[A-Za-z]*:?//)?(?:[^@/]*@)?([A-Za-z0-9.-]+)(?::([0-9]+))?", text[:300])
+    host, given = match.groups() if match else ("", None)
+    for near in (f"tls://{host}:{given}", f"tls://{host}:{port}"):
+        if is_url(near):
+            return f"say {near}"
+    return f"say tls://nats.example:{port}, for example"
 
 
 def near_whole(text: str, least: int, most: int) -> str:
@@ -50,15 +54,12 @@ def near_whole(text: str, least: int, most: int) -> str:
 
 def quoted(node: Node) -> str:
     """The remedy for a value that YAML does not take for text."""
-    return f'write "{node.text}"' if isinstance(node, Scalar) and node.text.isalnum() else "write a word"
+    return f'write "{node.text}"' if isinstance(node, Scalar) and is_name(node.text) else "write a word"
 
 
 def a(node: Node) -> str:
     """What a node is, with its article."""
     if isinstance(node, Sequence | Mapping):
-        return (
-            f"a {node.kind}"
-            if (node.items if isinstance(node, Sequence) else node.entries)
-            else f"an empty {node.kind}"
-        )
+        filled = node.items if isinstance(node, Sequence) else node.entries
+        return f"a {node.kind}" if filled else "empty"
     return {"yes/no": "a yes or no", "text": "text", "nothing": "nothing"}.get(node.kind, f"a {node.kind}")

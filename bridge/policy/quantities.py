@@ -41,15 +41,19 @@ class BadQuantity(ValueError):
         self.problem, self.remedy = problem, remedy
 
 
-def parse_duration(text: str) -> int:
+def parse_duration(text: str, usual: str = "s") -> int:
     """Read a duration such as ``30s``, ``250ms`` or ``1h30m``, in milliseconds.
+
+    Args:
+        text: The duration.
+        usual: The unit that is suggested where none is written.
 
     Raises:
         BadQuantity: It is none.
     """
     match = _DURATION.fullmatch(text)
     if match is None or not text:
-        raise _explain(text, _MS, "duration", "s")
+        raise _explain(text, _MS, "duration", usual)
     return sum(int(part) * unit for part, unit in zip(match.groups(), _MS.values(), strict=True) if part)
 
 

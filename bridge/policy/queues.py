@@ -126,7 +126,9 @@ def _check_retention(section: Section, queue: Queue, max_outage: int) -> None:
     if section.sound and queue.result_ttl_ms <= needed:
         each = f"{spell_duration(queue.deadline_ms)} + {spell_duration(max_outage)}"
         problem = f"result_ttl {spell_duration(queue.result_ttl_ms)} must exceed deadline + max_outage ({each})"
-        section.note(section.line_of("result_ttl"), problem, f"say {spell_duration(needed - needed % HOUR + HOUR)}")
+        enough = needed - needed % HOUR + HOUR
+        remedy = f"say {spell_duration(enough)}" if enough <= MAX_LIFETIME_MS else "lower deadline or max_outage"
+        section.note(section.line_of("result_ttl"), problem, remedy)
 
 
 def _reserve(section: Section, queue: Queue, reserved: dict[str, int]) -> None:

@@ -15,6 +15,7 @@ from bridge.errors import PolicyError
 from bridge.policy.document import Entry, Mapping, Node, Scalar, Sequence, shown
 from bridge.policy.hints import a, is_url, near_name, near_url, near_whole, nearest, quoted
 from bridge.policy.quantities import BadQuantity, parse_duration, parse_size, spell_duration, spell_size
+from bridge.policy.values import DAY, HOUR
 from bridge.subjects import is_name
 
 NOT_BUILT: Final = frozenset(
@@ -68,7 +69,7 @@ class Section:
             self._entries = node.entries
             self._refuse_unknown(sorted(known))
         else:
-            self.note(line, f"{where} is {a(node)}, not a mapping", "write its keys below it")
+            self.note(line, f"{where} is {a(node)} and wants keys with values", "write its keys below it")
 
     @property
     def sound(self) -> bool:
@@ -140,7 +141,7 @@ class Section:
         if node is None:
             return {}
         if not isinstance(node, Sequence) or not node.items:
-            self.note(self.line_of(key), f"{key} is {a(node)}, not a list of names", f"write {key}: [name]")
+            self.note(self.line_of(key), f"{key} is {a(node)} and wants a list of names", f"write {key}: [name]")
             return {}
         seen: dict[str, int] = {}
         for item in node.items:
@@ -193,7 +194,8 @@ class Section:
         if scalar is None:
             return default
         try:
-            milliseconds = parse_duration(scalar.text)
+            usual = "d" if default > 2 * DAY else "h" if default >= HOUR else "s"
+            milliseconds = parse_duration(scalar.text, usual)
         except BadQuantity as wrong:
             self.note(scalar.line, f"{key}: {shown(scalar.text)} {wrong.problem}", wrong.remedy)
             return default
@@ -226,7 +228,7 @@ class Section:
         if node is None:
             return
         if not isinstance(node, Mapping) or not node.entries:
-            self.note(self.line_of(key), f"{key} is {a(node)}, not a mapping of names", remedy)
+            self.note(self.line_of(key), f"{key} is {a(node)} and wants names with their keys", remedy)
             return
         for name, entry in node.entries.items():
             line = entry.key.line
@@ -265,7 +267,9 @@ class Section:
         if node is None:
             return None
         if not isinstance(node, Scalar) or node.kind == "nothing":
-            self.note(self.line_of(key), f"{key} is {a(node)}, not a value", remedy or "write one, or remove the key")
+            self.note(
+                self.line_of(key), f"{key} is {a(node)} and wants a value", remedy or "write one, or remove the key"
+            )
             return None
         return node
 
