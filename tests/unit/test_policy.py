@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import re
-import tempfile
 import time
 from pathlib import Path
 
@@ -356,13 +355,18 @@ def test_a_large_file_of_rubbish_is_refused_in_bounded_time(tmp_path: Path) -> N
 
 # --- properties ------------------------------------------------------------------------------------
 
-FOLDER = Path(tempfile.mkdtemp(prefix="bunny-policy-"))
 PIECES = sorted({*re.findall(r"\S+|\n *", SCAFFOLD), *"{}[]-?:*&!#|>", "*a", "&a", "!!x", ".nan", "\t", "0", "-1"})
 
 
-def survives(text: str | bytes) -> None:
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One folder for all examples of a property."""
+    return tmp_path_factory.mktemp("policy")
+
+
+def survives(folder: Path, text: str | bytes) -> None:
     """Loads, or says so in single lines; anything else escapes and fails the test."""
-    path = write(FOLDER, text)
+    path = write(folder, text)
     errors = check_policy(path)
     assert not [error for error in errors if "\n" in str(error) or not error.problem]
     if not errors:
@@ -370,23 +374,23 @@ def survives(text: str | bytes) -> None:
 
 
 @given(st.binary(max_size=200))
-def test_arbitrary_bytes(content: bytes) -> None:
-    survives(content)
+def test_arbitrary_bytes(folder: Path, content: bytes) -> None:
+    survives(folder, content)
 
 
 @given(st.text(alphabet=st.characters(codec="utf-8"), max_size=200) | st.lists(st.sampled_from(PIECES)).map(" ".join))
-def test_arbitrary_text(text: str) -> None:
-    survives(text)
+def test_arbitrary_text(folder: Path, text: str) -> None:
+    survives(folder, text)
 
 
 @settings(max_examples=300, suppress_health_check=[HealthCheck.too_slow], deadline=None)
 @given(st.data())
-def test_mutated_scaffolds(data: st.DataObject) -> None:
+def test_mutated_scaffolds(folder: Path, data: st.DataObject) -> None:
     words = re.split(r"(\s+)", re.sub(r"#.*", "", SCAFFOLD))
     for _ in range(data.draw(st.integers(1, 4))):
         at = data.draw(st.integers(0, len(words) - 1))
         words[at] = data.draw(st.sampled_from(PIECES) | st.text(max_size=8) | st.just("") | st.sampled_from(words))
-    survives("".join(words))
+    survives(folder, "".join(words))
 
 
 @given(st.integers(0, 10**15))
