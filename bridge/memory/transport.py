@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Mapping
 
 import structlog
 
-from bridge.errors import NotConnected, PayloadTooLarge
+from bridge.errors import NotConnected, PayloadTooLarge, TransportError
 from bridge.memory.clouds import Cloud, Clouds, found, now
 from bridge.memory.consumer import Consumer
 from bridge.transport import MAX_MESSAGE, Delivery, Message, PubAck
@@ -105,6 +105,8 @@ class MemoryTransport:
         sent = {**(headers or {}), "Nats-Msg-Id": secrets.token_hex(16), "Nats-Expected-Stream": stream}
         ack = self._bridge.publish(self._cloud, stream, subject, data, sent)
         await asyncio.sleep(0)  # as a real one does: others run before the PubAck is seen
+        if ack.duplicate:
+            raise TransportError(f"{subject}: {stream} calls a first send a duplicate: a poisoned Nats-Msg-Id")
         return ack
 
     async def lookup(

@@ -1,0 +1,425 @@
+"""What holds for every transport: one suite, run over real servers and in memory."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+from collections.abc import Iterable
+from pathlib import Path
+
+import pytest
+
+from bridge import subjects
+from bridge.errors import NotConnected, PayloadTooLarge, QueueFull, SubjectTaken, TransportError
+from bridge.subjects import JobKey
+from bridge.transport import MAX_MESSAGE, Delivery, Message, Pull, Transport
+from tests.integration.worlds import Opens, memory_world, server_world
+
+pytestmark = pytest.mark.parametrize("opens", [memory_world, server_world], ids=["memory", "jetstream"])
+
+SESSION = "0123456789abcdef01234567"
+ACK_WAIT_S = 1.0
+"""Of the queue `thumbs`."""
+
+QUIET_S = 0.5
+"""How long to listen for what must not come."""
+
+SOON_S = 20.0
+
+
+def key(n: int, queue: str = "thumbs") -> JobKey:
+    return JobKey(queue, "alpha", SESSION, n)
+
+
+async def submit(transport: Transport, numbers: Iterable[int], queue: str = "thumbs", data: bytes = b"job") -> None:
+    for n in numbers:
+        await transport.publish(subjects.jobs_stream(queue), subjects.job(key(n, queue), "normal"), data)
+
+
+async def answer(transport: Transport, n: int, data: bytes = b"result") -> None:
+    await transport.publish(subjects.results_stream("thumbs"), subjects.result(key(n)), data)
+
+
+def pull(transport: Transport) -> Pull:
+    return transport.pull(subjects.jobs_stream("thumbs"), subjects.jobs_consumer("bunny", "normal"), cloud="aws")
+
+
+async def take(pull: Pull, count: int) -> list[Delivery]:
+    async with asyncio.timeout(SOON_S):
+        return [await pull.get() for _ in range(count)]
+
+
+def number(delivery: Delivery) -> int:
+    parsed = subjects.parse_job(delivery.message.subject)
+    assert parsed is not None
+    return parsed[0].n
+
+
+async def nothing_comes(pull: Pull, seconds: float = QUIET_S) -> None:
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            delivery = await pull.get()
+        pytest.fail(f"came: job {number(delivery)}, delivered {delivery.delivered} times")
+
+
+# --- storing and looking up -------------------------------------------------------------------------
+
+
+async def test_a_puback_names_the_stream_and_counts_up(opens: Opens, tmp_path: Path) -> None:
+    async with opens(tmp_path) as world:
+        alpha = await world.transport("alpha")
+        acks = [
+            await alpha.publish("JOBS_thumbs", subjects.job(key(n), "normal"), b"job", {"Bunny-Kind": "resize"})
+            for n in (1, 2)
+        ]
+        assert [(ack.stream, ack.sequence, ack.duplicate) for ack in acks] == [
+            ("JOBS_thumbs", 1, False),
+            ("JOBS_thumbs", 2, False),
+        ]
+
+
+async def test_a_lookup_finds_the_message_or_nothing(opens: Opens, tmp_path: Path) -> None:
+    async with opens(tmp_path) as world:
+        alpha = await world.transport("alpha")
+        subject = subjects.job(key(1), "normal")
+        # Headers are the publisher's: none of them may make a message look absent.
+        hostile = {"Bunny-Kind": "resize", "Status": "404", "Description": "Message Not Found"}
+        await alpha.publish("JOBS_thumbs", subject, b"\x00\xffbytes", hostile)
+        message = await alpha.lookup("JOBS_thumbs", subject)
+        assert message is not None
+        assert (message.subject, message.data) == (subject, b"\x00\xffbytes")
+        assert message.headers["Bunny-Kind"] == "resize"
+        assert await alpha.lookup("JOBS_thumbs", subjects.job(key(2), "normal")) is None
+
+
+async def test_an_empty_message_is_found_too(opens: Opens, tmp_path: Path) -> None:
+    async with opens(tmp_path) as world:
+        alpha = await world.transport("alpha")
+        await submit(alpha, [1], data=b"")
+        message = await alpha.lookup("JOBS_thumbs", subjects.job(key(1), "normal"))
+        assert message is not None
+        assert message.data == b""
+
+
+async def test_a_subject_takes_one_message(opens: Opens, tmp_path: Path) -> None:
+    async with opens(tmp_path) as world:
+        bunny = await world.transport("bunny")
+        await answer(bunny, 1, b"first")
+        with pytest.raises(SubjectTaken):
+            await answer(bunny, 1, b"second")
+        standing = await bunny.lookup("RESULTS_thumbs", subjects.result(key(1)))
+        assert standing is not None
+        assert standing.data == b"first"
+
+
+async def test_of_many_who_write_at_once_one_wins(opens: Opens, tmp_path: Path) -> None:
+    async with opens(tmp_path) as world:
+        services = [await world.transport("bunny") for _ in range(3)]
+        written = await asyncio.gather(
+            *(answer(each, 1, b"%d" % i) for each in services for i in range(10)), return_exceptions=True
+        )
+        assert written.count(None) == 1
+        assert all(isinstance(outcome, SubjectTaken) for outcome in written if outcome is not None)
+
+
+async def test_a_full_queue_says_so_and_a_taken_subject_says_that(opens: Opens, tmp_path: Path) -> None:
+    async with opens(tmp_path) as world:
+        alpha = await world.transport("alpha")
+        await submit(alpha, [1, 2], "tiny")
+        with pytest.raises(QueueFull, match="JOBS_tiny is full"):
+            await submit(alpha, [3], "tiny")
+        with pytest.raises(SubjectTaken):
+            await submit(alpha, [2], "tiny")
+        assert await alpha.lookup("JOBS_tiny", subjects.job(key(3, "tiny"), "normal")) is None
+
+
+async def test_a_queue_is_full_by_bytes_too(opens: Opens, tmp_path: Path) -> None:
+    async with opens(tmp_path) as world:
+        alpha = await world.transport("alpha")
+        data = bytes(300 * 1024)
+        await submit(alpha, [1, 2, 3], "small", data)
+        with pytest.raises(QueueFull, match="maximum bytes"):
+            await submit(alpha, [4], "small", data)
+
+
+async def test_a_message_too_large_is_refused_before_it_is_sent(opens: Opens, tmp_path: Path) -> None:
+    async with opens(tmp_path) as world:
+        alpha = await world.transport("alpha")
+        with pytest.raises(PayloadTooLarge):
+            await submit(alpha, [1], data=bytes(MAX_MESSAGE + 1))
+        with pytest.raises(PayloadTooLarge):  # with its headers it is above the stream's limit
+            await submit(alpha, [1], data=bytes(MAX_MESSAGE))
+        await submit(alpha, [1], data=bytes(MAX_MESSAGE - 1024))
+        assert alpha.connected
+
+
+async def test_a_message_goes_to_the_stream_that_was_meant_or_nowhere(opens: Opens, tmp_path: Path) -> None:
+    async with opens(tmp_path) as world:
+        alpha = await world.transport("alpha")
+        with pytest.raises(TransportError):
+            await alpha.publish("JOBS_tiny", subjects.job(key(1), "normal"), b"job")
+        assert await alpha.lookup("JOBS_thumbs", subjects.job(key(1), "normal")) is None
+
+
+async def test_a_first_send_called_a_duplicate_is_an_error(
+    opens: Opens, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with opens(tmp_path) as world:
+        alpha = await world.transport("alpha")
+        monkeypatch.setattr(secrets, "token_hex", lambda n=16: "ab" * n)  # as if another had guessed the id
+        await submit(alpha, [1])
+        with pytest.raises(TransportError, match="poisoned"):
+            await submit(alpha, [2])
+
+
+# --- pulling ----------------------------------------------------------------------------------------
+
+
+async def test_no_more_comes_than_credit_was_granted(opens: Opens, tmp_path: Path) -> None:
+    async with opens(tmp_path) as world:
+        alpha, bunny = await world.transport("alpha"), await world.transport("bunny")
+        await submit(alpha, range(1, 31))
+        jobs = pull(bunny)
+        seen: list[int] = []
+        for granted in (3, 1, 7, 1, 1, 12):
+            jobs.grant(granted)
+            taken = await take(jobs, granted)
+            await nothing_comes(jobs, 0.1)
+            for delivery in taken:
+                await bunny.ack(delivery)
+            seen += [number(delivery) for delivery in taken]
+        assert sorted(seen) == list(range(1, 26))
+        assert await jobs.close() == []
+
+
+async def test_credit_granted_in_drops_is_all_used(opens: Opens, tmp_path: Path) -> None:
+    async with opens(tmp_path) as world:
+        alpha, bunny = await world.transport("alpha"), await world.transport("bunny")
+        jobs = pull(bunny)
+        jobs.grant(8)
+        seen: list[int] = []
+
+        async def work() -> None:
+            while len(seen) < 300:
+                delivery = await jobs.get()
+                assert delivery.delivered == 1
+                seen.append(number(delivery))
+                await bunny.ack(delivery)
+                jobs.grant(1)
+
+        async with asyncio.timeout(SOON_S), asyncio.TaskGroup() as group:
+            group.create_task(work())
+            for n in range(1, 301):
+                group.create_task(submit(alpha, [n]))
+        assert sorted(seen) == list(range(1, 301))
+
+
+async def test_two_pulls_share_a_consumer(opens: Opens, tmp_path: Path) -> None:
+    async with opens(tmp_path) as world:
+        alpha = await world.transport("alpha")
+        bunnies = [await world.transport("bunny") for _ in range(2)]
+        pulls = [pull(bunny) for bunny in bunnies]
+        for jobs in pulls:
+            jobs.grant(5)
+        await submit(alpha, range(1, 11))
+        taken = [number(d) for jobs in pulls for d in await take(jobs, 5)]
+        assert sorted(taken) == list(range(1, 11))
+
+
+async def test_what_is_not_acked_comes_again(opens: Opens, tmp_path: Path) -> None:
+    async with opens(tmp_path) as world:
+        alpha, bunny = await world.transport("alpha"), await world.transport("bunny")
+        await submit(alpha, [1], data=b"payload")
+        jobs = pull(bunny)
+        jobs.grant(3)
+        loop = asyncio.get_running_loop()
+        [first] = await take(jobs, 1)
+        began = loop.time()
+        [second] = await take(jobs, 1)
+        assert loop.time() - began > 0.8 * ACK_WAIT_S
+        assert [(number(d), d.delivered, d.message.data) for d in (first, second)] == [
+            (1, 1, b"payload"),
+            (1, 2, b"payload"),
+        ]
+        await bunny.ack(second)
+        await nothing_comes(jobs, 2 * ACK_WAIT_S)
+
+
+async def test_a_nak_brings_it_back_after_its_delay(opens: Opens, tmp_path: Path) -> None:
+    async with opens(tmp_path) as world:
+        alpha, bunny = await world.transport("alpha"), await world.transport("bunny")
+        await submit(alpha, [1])
+        jobs = pull(bunny)
+        jobs.grant(3)
+        loop = asyncio.get_running_loop()
+        [first] = await take(jobs, 1)
+        began = loop.time()
+        await bunny.nak(first)
+        [second] = await take(jobs, 1)
+        assert loop.time() - began < 0.5 * ACK_WAIT_S
+        began = loop.time()
+        await bunny.nak(second, 2 * ACK_WAIT_S)
+        [third] = await take(jobs, 1)
+        assert loop.time() - began > 1.8 * ACK_WAIT_S
+        assert third.delivered == 3
+        await bunny.ack(third)
+
+
+async def test_progress_keeps_it_from_coming_again(opens: Opens, tmp_path: Path) -> None:
+    async with opens(tmp_path) as world:
+        alpha, bunny = await world.transport("alpha"), await world.transport("bunny")
+        await submit(alpha, [1])
+        jobs = pull(bunny)
+        jobs.grant(2)
+        [delivery] = await take(jobs, 1)
+        for _ in range(8):
+            await bunny.in_progress(delivery)
+            await nothing_comes(jobs, 0.3 * ACK_WAIT_S)
+        [again] = await take(jobs, 1)
+        assert again.delivered == 2
+        await bunny.ack(again)
+
+
+async def test_an_ack_removes_the_job(opens: Opens, tmp_path: Path) -> None:
+    async with opens(tmp_path) as world:
+        alpha, bunny = await world.transport("alpha"), await world.transport("bunny")
+        await submit(alpha, [1, 2], "thumbs")
+        jobs = pull(bunny)
+        jobs.grant(2)
+        for delivery in await take(jobs, 2):
+            await bunny.ack(delivery)
+        await bunny.flush()
+        await until_gone(alpha, subjects.job(key(1), "normal"))
+        await until_gone(alpha, subjects.job(key(2), "normal"))
+        await submit(alpha, [1])  # the subject is free again: the fence is the result's, not the job's
+
+
+async def until_gone(transport: Transport, subject: str) -> None:
+    async with asyncio.timeout(SOON_S):
+        while await transport.lookup("JOBS_thumbs", subject) is not None:
+            pass
+
+
+async def test_closing_a_pull_hands_back_what_was_not_taken(opens: Opens, tmp_path: Path) -> None:
+    async with opens(tmp_path) as world:
+        alpha, bunny = await world.transport("alpha"), await world.transport("bunny")
+        await submit(alpha, range(1, 21))
+        jobs = pull(bunny)
+        jobs.grant(10)
+        [first] = await take(jobs, 1)
+        left = await jobs.close()
+        assert len(left) <= 9
+        for delivery in (first, *left):
+            await bunny.nak(delivery)
+        with pytest.raises(NotConnected):
+            await jobs.get()
+        others = pull(bunny)
+        others.grant(100)
+        seen: set[int] = set()
+        async with asyncio.timeout(SOON_S):
+            while len(seen) < 20:
+                delivery = await others.get()
+                seen.add(number(delivery))
+                await bunny.ack(delivery)
+
+
+# --- the link ---------------------------------------------------------------------------------------
+
+
+async def test_a_pull_outlives_a_cut_of_the_link(opens: Opens, tmp_path: Path) -> None:
+    async with opens(tmp_path) as world:
+        alpha, bunny = await world.transport("alpha"), await world.transport("bunny")
+        jobs = pull(bunny)
+        jobs.grant(4)
+        await submit(alpha, [1])
+        [before] = await take(jobs, 1)
+        await bunny.ack(before)
+        await bunny.flush()
+        await until_gone(alpha, before.message.subject)
+        await world.cut()
+        await submit(alpha, [2, 3])  # a writer does not notice
+        await nothing_comes(jobs)
+        await world.heal()
+        seen: set[int] = set()
+        async with asyncio.timeout(SOON_S * 2):
+            while seen != {2, 3}:
+                delivery = await jobs.get()
+                seen.add(number(delivery))
+                await bunny.ack(delivery)
+
+
+async def test_results_flow_home_and_are_told(opens: Opens, tmp_path: Path) -> None:
+    async with opens(tmp_path) as world:
+        alpha, bunny = await world.transport("alpha"), await world.transport("bunny")
+        told: asyncio.Queue[Message] = asyncio.Queue()
+        await alpha.subscribe(subjects.done_of_session("thumbs", "alpha", SESSION), told.put)
+        await answer(bunny, 1, b"one")
+        async with asyncio.timeout(SOON_S):
+            message = await told.get()
+        assert (message.subject, message.data) == (subjects.done(key(1)), b"one")
+        await world.cut()
+        for n in (2, 3, 4):
+            await answer(bunny, n, b"later")
+        with pytest.raises(SubjectTaken):
+            await answer(bunny, 3)
+        assert await alpha.lookup("RESULTS_thumbs", subjects.result(key(2))) is None
+        assert told.empty()
+        await world.heal()
+        async with asyncio.timeout(SOON_S * 2):
+            order = [subjects.parse_result((await told.get()).subject) for _ in range(3)]
+        assert order == [key(2), key(3), key(4)]
+        home = await alpha.lookup("RESULTS_thumbs", subjects.result(key(3)))
+        assert home is not None
+        assert home.data == b"later"
+
+
+async def test_a_callback_that_fails_does_not_end_its_subscription(opens: Opens, tmp_path: Path) -> None:
+    async with opens(tmp_path) as world:
+        alpha, bunny = await world.transport("alpha"), await world.transport("bunny")
+        told: asyncio.Queue[str] = asyncio.Queue()
+
+        async def heard(message: Message) -> None:
+            await told.put(message.subject)
+            raise ValueError(message)
+
+        await alpha.subscribe(subjects.done_of_session("thumbs", "alpha", SESSION), heard)
+        for n in (1, 2):
+            await answer(bunny, n)
+        async with asyncio.timeout(SOON_S):
+            assert [await told.get() for _ in range(2)] == [subjects.done(key(n)) for n in (1, 2)]
+
+
+# --- closing ----------------------------------------------------------------------------------------
+
+
+async def test_closing_ends_everything_and_leaves_no_task(opens: Opens, tmp_path: Path) -> None:
+    async with opens(tmp_path) as world:
+        before = asyncio.all_tasks()
+        bunny = await world.transport("bunny")
+        jobs = pull(bunny)
+        jobs.grant(5)
+
+        async def ignore(_: Message) -> None: ...
+
+        async with asyncio.TaskGroup() as group:
+            waiting = group.create_task(fails_unconnected(jobs))
+            await answer(bunny, 1)
+            async with asyncio.timeout(2.5):
+                await bunny.close()
+            await bunny.close()  # twice does no harm
+            await waiting
+        assert not bunny.connected
+        assert asyncio.all_tasks() - before == set()
+        with pytest.raises(NotConnected):
+            await answer(bunny, 2)
+        with pytest.raises(NotConnected):
+            await bunny.lookup("RESULTS_thumbs", subjects.result(key(1)))
+        with pytest.raises(NotConnected):
+            pull(bunny)
+        assert await jobs.close() == []
+
+
+async def fails_unconnected(jobs: Pull) -> None:
+    with pytest.raises(NotConnected):
+        await jobs.get()
