@@ -128,7 +128,7 @@ class Trust:
         Raises:
             BadBundle, BelowThreshold, RepeatedSigner, WeakKey, BundleRolledBack, BundleExpired
         """
-        keys, threshold, bridge = _roots(roots)
+        keys, threshold, bridge = read_roots(roots)
         payload = _verified_payload(bundle, keys, threshold)
         try:
             value = strict_json.parse_object(payload)
@@ -203,7 +203,16 @@ class Trust:
             raise NotAuthorised(f"the trust bundle does not let its sender send this {type_} on queue {queue}")
 
 
-def _roots(roots: bytes) -> tuple[dict[bytes, VerifyKey], int, str]:
+def read_roots(roots: bytes, *, partial: bool = False) -> tuple[dict[bytes, VerifyKey], int, str]:
+    """The root keys of ``roots.json`` by kid, how many must sign, and the bridge's name.
+
+    Args:
+        roots: The file's bytes.
+        partial: Whether fewer keys than must sign will do: while their holders still add theirs.
+
+    Raises:
+        BadBundle, WeakKey: It is not a roots file.
+    """
     try:
         value = strict_json.parse_object(roots)
         expect_keys(value, {"version", "bridge", "threshold", "keys"})
@@ -218,7 +227,8 @@ def _roots(roots: bytes) -> tuple[dict[bytes, VerifyKey], int, str]:
         if (
             value["version"] != 1
             or type(threshold) is not int
-            or not 1 <= threshold <= len(keys) <= dsse.MAX_SIGNATURES
+            or not 1 <= threshold <= (dsse.MAX_SIGNATURES if partial else len(keys))
+            or not 1 <= len(keys) <= dsse.MAX_SIGNATURES
         ):
             raise ValueError
         return keys, threshold, _text(value["bridge"])

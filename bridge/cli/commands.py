@@ -7,6 +7,14 @@ from typing import Final
 
 import typer
 
-from bridge.cli import init
+from bridge.cli import init, keys, pki, provision, render, trust, up
 
-COMMANDS: Final[tuple[Callable[[typer.Typer], None], ...]] = (init.register,)
+COMMANDS: Final[tuple[Callable[[typer.Typer], None], ...]] = (
+    init.register,
+    up.register,
+    keys.register,
+    trust.register,
+    pki.register,
+    render.register,
+    provision.register,
+)

@@ -12,7 +12,8 @@ from typing import Annotated, Any, Final, TypeVar
 
 import typer
 
-from bridge.cli.out import Out
+from bridge import observe
+from bridge.cli.out import Out, printable
 from bridge.errors import BridgeError, JobError, PolicyError, Refusal, TransportError, TrustError
 from bridge.render import DISTRIBUTION
 
@@ -53,8 +54,16 @@ class PolicyMistakes(BridgeError):
         super().__init__("\n".join(map(str, problems)))
 
 
-class NotAsAsked(BridgeError):
-    """A command finished, printed its answer, and the answer is no: exit code 1 without another word."""
+class NotAsAsked(Exception):
+    """A command has printed its answer, and the answer is no: what is left is the reason and its exit code.
+
+    Args:
+        reason: What is told on standard error.
+    """
+
+    def __init__(self, reason: BridgeError) -> None:
+        self.reason = reason
+        super().__init__(str(reason))
 
 
 def group(about: str) -> typer.Typer:
@@ -118,14 +127,15 @@ def run_command(app: typer.Typer, arguments: list[str] | None = None) -> int:
     """Run one command line and return its exit code; every error is on standard error by then."""
     given = sys.argv[1:] if arguments is None else arguments
     as_json = "--json" in given
+    observe.configure(level="warning")  # before anything logs: unconfigured, logs would go to standard output
     try:
         try:
             code = app(given, prog_name="bunny", standalone_mode=False)
             sys.stdout.flush()
             return code if isinstance(code, int) else 0
-        except NotAsAsked:
+        except NotAsAsked as answer:
             sys.stdout.flush()
-            return 1
+            return _tell(answer.reason, as_json=False)
         except BridgeError as error:
             return _tell(error, as_json)
         except typer.TyperException as error:
@@ -156,7 +166,7 @@ def _tell(error: BridgeError, as_json: bool) -> int:
 
 def _say(as_json: bool, name: str, message: str, code: int, more: dict[str, Any] | None = None) -> int:
     for line in message.splitlines() or [name]:
-        sys.stderr.write(f"bunny: {line}\n")
+        sys.stderr.write(f"bunny: {printable(line)}\n")
     if as_json:
         Out(as_json).result({"error": name, "message": message, **(more or {})})
         sys.stdout.flush()

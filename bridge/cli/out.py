@@ -6,12 +6,15 @@ import datetime as dt
 import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+
+PIPE_WIDTH: Final = 1000
+"""Columns where there is no terminal: more than any table needs."""
 
 
 class Out:
@@ -23,12 +26,13 @@ class Out:
 
     def __init__(self, as_json: bool) -> None:
         self.as_json = as_json
-        # No markup: a name in square brackets is a name.
-        self.console = Console(highlight=False, markup=False, quiet=as_json)
+        # No markup: a name in square brackets is a name. Into a pipe nothing is folded: lines are for grep there.
+        width = None if sys.stdout.isatty() else PIPE_WIDTH
+        self.console = Console(highlight=False, markup=False, quiet=as_json, width=width)
 
     def say(self, text: str = "", style: str = "") -> None:
         """Print lines for people. They are not wrapped: a path must stay one word."""
-        self.console.print(text, style=style or None, soft_wrap=True)
+        self.console.print(printable(text), style=style or None, soft_wrap=True)
 
     def table(self, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
         """Print a table for people. Cells are folded, never cut."""
@@ -36,14 +40,20 @@ class Out:
         for column in columns:
             table.add_column(column, overflow="fold")
         for row in rows:
-            table.add_row(*(Text(str(cell)) if not isinstance(cell, Text) else cell for cell in row))
+            table.add_row(*(Text(printable(str(cell))) for cell in row))
         self.console.print(table)
+        self.console.print()
 
     def result(self, value: Mapping[str, Any]) -> None:
         """Print the JSON object, on one line, if that was asked for."""
         if self.as_json:
             sys.stdout.write(json.dumps(value, default=str) + "\n")
             sys.stdout.flush()
+
+
+def printable(text: str) -> str:
+    """The text without control characters: a file that someone else wrote must not drive the terminal."""
+    return "".join(char if char.isprintable() or char == "\n" else "\N{REPLACEMENT CHARACTER}" for char in text)
 
 
 def when(time_ms: int) -> str:

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from bridge.cli.frame import PolicyMistakes
+from bridge.devserver import Folder
 from bridge.errors import ConfigurationError, PolicyError
-from bridge.files import read_file
+from bridge.identity import PublicIdentity, load_keys
 from bridge.policy import Policy, check_policy, load_policy
 
 POLICY_FILE: Final = "bridge.yaml"
 BRIDGE_FOLDER: Final = ".bunny"
-READY_FILE: Final = "ready.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +48,7 @@ def find_policy(given: Path | None) -> Path:
     """
     if given is not None:
         return given
-    return _upwards(POLICY_FILE) or Path(POLICY_FILE)
+    return _upwards(Path(POLICY_FILE)) or Path(POLICY_FILE)
 
 
 def read_policy(path: Path) -> Policy:
@@ -72,42 +70,36 @@ def find_bridge(given: Path | None) -> RunningBridge:
         ConfigurationError: None runs there.
     """
     if given is not None:
-        ready = given / READY_FILE
+        ready = Folder(given).ready
     else:
-        ready = _upwards(f"{BRIDGE_FOLDER}/{READY_FILE}") or Path(BRIDGE_FOLDER, READY_FILE)
+        ready = _upwards(Folder(Path(BRIDGE_FOLDER)).ready) or Folder(Path(BRIDGE_FOLDER)).ready
     if not ready.is_file():
         where = f"in {ready.parent}" if given is not None else "here"
         raise ConfigurationError(f"no bridge runs {where}: start one with `bunny up`, or name its folder with --dir")
-    try:
-        value = json.loads(read_file(ready))
-        found = RunningBridge(
-            folder=ready.parent,
-            pid=value["pid"],
-            clouds=value["clouds"],
-            link=value["link"],
-            identities={name: Path(path) for name, path in value["identities"].items()},
-        )
-    except (ValueError, KeyError, TypeError, AttributeError):
-        raise ConfigurationError(f"{ready}: not written by `bunny up`; remove it and start `bunny up` again") from None
-    if not _alive(found.pid):
-        raise ConfigurationError(
-            f"{ready}: the bridge that wrote it (process {found.pid}) has ended; start it again with `bunny up`"
-        )
-    return found
+    value = Folder(ready.parent).read_ready()
+    return RunningBridge(
+        folder=ready.parent,
+        pid=value["pid"],
+        clouds=value["clouds"],
+        link=value["link"],
+        identities={name: Path(path) for name, path in value["identities"].items()},
+    )
 
 
-def _upwards(name: str) -> Path | None:
+def keys_of(policy: Policy, path: Path) -> dict[str, PublicIdentity]:
+    """The public halves of all identities of a policy, from ``keys/`` beside it."""
+    return load_keys(path.parent / "keys", policy.identities)
+
+
+def private_folder(folder: Path) -> None:
+    """Make a folder for private files: 0700, and never committed by a careless ``git add``."""
+    if not folder.exists():
+        folder.mkdir(mode=0o700, parents=True)
+        (folder / ".gitignore").write_text("*\n")
+
+
+def _upwards(name: Path) -> Path | None:
     """The first that exists of ``name`` here and in each folder above, relative where it is here."""
-    if Path(name).is_file():
-        return Path(name)
+    if name.is_file():
+        return name
     return next((path for folder in Path.cwd().parents if (path := folder / name).is_file()), None)
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True

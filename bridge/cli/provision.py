@@ -1,0 +1,108 @@
+"""``bunny provision``: make the servers' streams and consumers what the plan says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from bridge.cli.frame import AsJson, BridgeFolder, NotAsAsked, example, run
+from bridge.cli.out import Out
+from bridge.cli.where import find_bridge
+from bridge.errors import ConfigurationError
+from bridge.identity import CA_FILE, ENVIRONMENT, Connection, Identity
+from bridge.jetstream import connect
+from bridge.policy import Role
+from bridge.provision import Report, load_plan
+from bridge.provision import provision as make_match
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    lines = ("bunny provision --dry-run", "bunny provision --identity /etc/bunny --plan rendered/aws/plan.json")
+    app.command("provision", epilog=example(*lines))(provision)
+
+
+def provision(
+    identity: Annotated[
+        Path | None,
+        typer.Option("--identity", envvar=ENVIRONMENT, help="The provisioner's folder, with --plan.", metavar="FOLDER"),
+    ] = None,
+    plan: Annotated[
+        Path | None, typer.Option("--plan", help="A rendered plan.json: provision that cloud.", metavar="FILE")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")] = False,
+    timeout: Annotated[float, typer.Option("--timeout", help="Seconds to try to connect.", min=0.1)] = 30.0,
+    folder: BridgeFolder = None,
+    as_json: AsJson = False,
+) -> None:
+    """Create and update streams and consumers to match the plan; nothing is ever deleted.
+
+    If one change would lose what is stored, it is refused by name and nothing at all is changed. Without --plan,
+    both clouds of the bridge that runs here are provisioned.
+    """
+    if plan is not None:
+        if identity is None:
+            raise typer.BadParameter(f"needs --identity FOLDER (or {ENVIRONMENT})", param_hint="--plan")
+        targets = [(identity, plan)]
+    else:
+        bridge = find_bridge(folder)
+        targets = [
+            (place, bridge.folder / "rendered" / connection.cloud / "plan.json")
+            for place in bridge.identities.values()
+            if (connection := Connection.load(place)).role == Role.PROVISIONER
+        ]
+    reports = run(_all(targets, dry_run, timeout))
+    out = Out(as_json)
+    for report in reports:
+        _show(out, report, dry_run)
+    out.result({"dry_run": dry_run, "clouds": [_values(report) for report in reports]})
+    refusals = [line for report in reports for line in report.refusals]
+    if refusals:
+        raise NotAsAsked(ConfigurationError("\n".join(refusals)))
+
+
+async def _all(targets: list[tuple[Path, Path]], dry_run: bool, timeout: float) -> list[Report]:
+    return [await _one(place, plan, dry_run, timeout) for place, plan in targets]
+
+
+async def _one(place: Path, plan_file: Path, dry_run: bool, timeout: float) -> Report:
+    connection, plan = Connection.load(place), load_plan(plan_file)
+    if connection.role != Role.PROVISIONER:
+        raise ConfigurationError(f"{place}: its role is {connection.role}; name the folder of a provisioner")
+    if connection.cloud != plan["cloud"]:
+        raise ConfigurationError(f"{plan_file}: the plan of {plan['cloud']}, and {place} is of {connection.cloud}")
+    seed = Identity.load(place).nkey_seed
+    transport = await connect(connection, seed, place / CA_FILE, name=connection.identity, timeout=timeout)
+    async with transport:
+        return await make_match(transport, plan, dry_run=dry_run)
+
+
+def _show(out: Out, report: Report, dry_run: bool) -> None:
+    out.say(f"{report.cloud}{' (dry run)' if dry_run else ''}", "bold")
+    rows = [
+        (change.asset, change.outcome.value, ", ".join(d.field for d in change.differences))
+        for change in report.changes
+    ]
+    out.table(("asset", "would be" if dry_run else "is", "fields"), rows)
+    for name in report.extra:
+        out.say(f"stream {name}: not in the plan, left alone")
+
+
+def _values(report: Report) -> dict[str, Any]:
+    return {
+        "cloud": report.cloud,
+        "applied": report.applied,
+        "changes": [
+            {
+                "stream": change.stream,
+                "consumer": change.consumer or None,
+                "outcome": change.outcome.value,
+                "fields": [each.field for each in change.differences],
+            }
+            for change in report.changes
+        ],
+        "refusals": report.refusals,
+        "left": list(report.extra),
+    }
