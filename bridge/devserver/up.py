@@ -8,7 +8,7 @@ import json
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from bridge.devserver import monitor
 from bridge.devserver.folder import Folder
@@ -66,10 +66,9 @@ class Bridge:
         names = [e.name for e in self.policy.identities.values() if e.cloud == cloud and e.role is Role.PROVISIONER]
         place = self.identity(names[0])
         seed, connection = Identity.load(place).nkey_seed, Connection.load(place)
-        plan = load_plan(self.folder.rendered / cloud / "plan.json")
         transport = await connect(connection, seed, place / CA_FILE, name=names[0], timeout=LINK_TIMEOUT_S)
         async with transport:
-            return await provision(transport, plan, dry_run=dry_run)
+            return await provision(transport, self._plan(cloud), dry_run=dry_run)
 
     async def until_flowing(self, timeout: float = LINK_TIMEOUT_S) -> None:
         """Wait until the link is up and every stream that copies from the other cloud hears from it.
@@ -130,8 +129,15 @@ class Bridge:
         return await monitor.links(self.hub.monitor_port) > 0
 
     async def _copying(self) -> bool:
-        idle = [await monitor.idle_sources(server.monitor_port) for server in self.servers.values()]
-        return not any(idle)
+        for cloud, server in self.servers.items():
+            # A former policy's copies stay, and hear nothing any more.
+            planned = {stream["name"] for stream in self._plan(cloud)["streams"]}
+            if planned & set(await monitor.idle_sources(server.monitor_port)):
+                return False
+        return True
+
+    def _plan(self, cloud: str) -> Mapping[str, Any]:
+        return load_plan(self.folder.rendered / cloud / "plan.json")
 
 
 @contextlib.asynccontextmanager
