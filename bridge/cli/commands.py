@@ -7,14 +7,17 @@ from typing import Final
 
 import typer
 
-from bridge.cli import init, keys, pki, provision, render, trust, up
+from bridge.cli import init, keys, pki, provision, render, trust, up, work
+from bridge.cli.demo import command as demo
 
 COMMANDS: Final[tuple[Callable[[typer.Typer], None], ...]] = (
     init.register,
     up.register,
+    demo.register,
     keys.register,
     trust.register,
     pki.register,
     render.register,
     provision.register,
+    work.register,
 )
