@@ -1,0 +1,164 @@
+"""Jobs per second and round trips, beside plain nats-py over the same hub and leaf, alternating, in one run.
+
+``make bench`` or ``python -m bench --help``. Absolute numbers belong to the machine; compare the ratios.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import json
+import os
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+
+from bench import plain
+from bridge.devserver import running
+from bridge.observe import configure
+from bridge.policy import load_policy
+from producers import Producer
+
+POLICY = """\
+version: 1
+bridge: bench
+clouds:
+  aws:   {{role: hub, clients: "tls://hub.test:4222", leafnodes: "tls://leaf.test:7422", durability: {durability}}}
+  azure: {{role: leaf, clients: "tls://azure.test:4222", durability: {durability}}}
+identities:
+  producer:   {{cloud: aws}}
+  pool:       {{cloud: azure}}
+  prov-aws:   {{cloud: aws, role: provisioner}}
+  prov-azure: {{cloud: azure, role: provisioner}}
+  link:       {{cloud: azure, role: link}}
+queues:
+  bench: {{producers: [producer], workers: pool, kinds: [echo]}}
+"""
+
+Result = tuple[float, list[float]]
+
+
+async def sealed(folder: Path, jobs: int, window: int, args: dict[str, str]) -> Result:
+    """The bridge as a user has it: sealed, signed, fenced."""
+    times: list[float] = []
+    async with Producer.open(folder) as producer:
+        numbers = iter(range(jobs))
+
+        async def submit() -> None:
+            for _ in numbers:
+                began = time.perf_counter()
+                handle = await producer.submit("bench", "echo", args)
+                assert await handle.result() == args
+                times.append(time.perf_counter() - began)
+
+        began = time.perf_counter()
+        async with asyncio.TaskGroup() as group:
+            for _ in range(window):
+                group.create_task(submit())
+        return time.perf_counter() - began, times
+
+
+@contextlib.asynccontextmanager
+async def process(*arguments: str, identity: Path) -> AsyncIterator[None]:
+    """A worker process, ended with the block."""
+    worker = await asyncio.create_subprocess_exec(
+        sys.executable,
+        *arguments,
+        env={**os.environ, "BUNNY_IDENTITY": str(identity)},
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.DEVNULL,
+    )
+    try:
+        yield
+    finally:
+        if worker.returncode is None:
+            worker.terminate()
+        await worker.wait()
+
+
+async def measure(options: argparse.Namespace) -> list[dict[str, object]]:
+    """Both sides in turn, for each window; medians over the repetitions."""
+    body = {"data": "x" * (options.size - len('{"data":""}'))}
+    rows = []
+    with tempfile.TemporaryDirectory() as place:
+        policy_file = Path(place, "bridge.yaml")
+        policy_file.write_text(POLICY.format(durability=options.durability))
+        async with running(load_policy(policy_file), Path(place, "bridge")) as bridge:
+            pool, producer = bridge.identity("pool"), bridge.identity("producer")
+
+            async def side(worker: list[str], run: Callable[[int, int], Awaitable[Result]], window: int) -> Result:
+                async with process(*worker, identity=pool):
+                    await run(min(200, options.jobs), window)
+                    return await run(options.jobs, window)
+
+            for window in options.windows:
+                results: dict[str, list[Result]] = {"bridge": [], "plain": []}
+                jobs = max(1000, options.jobs // 10) if window == 1 else options.jobs
+                options_jobs, options.jobs = options.jobs, jobs
+                for _ in range(options.repeat):
+                    results["bridge"].append(
+                        await side(
+                            ["-m", "bench.noop"], lambda jobs, window: sealed(producer, jobs, window, body), window
+                        )
+                    )
+                    raw = json.dumps(body, separators=(",", ":")).encode()
+                    results["plain"].append(
+                        await side(
+                            ["-m", "bench.plain", str(pool)],
+                            lambda jobs, window: plain.produce(producer, jobs, window, raw),
+                            window,
+                        )
+                    )
+                options.jobs = options_jobs
+                rows.append(summary(window, jobs, results))
+                print(line(rows[-1]), file=sys.stderr, flush=True)
+    return rows
+
+
+def summary(window: int, jobs: int, results: dict[str, list[Result]]) -> dict[str, object]:
+    """One window's medians, and the ratio of each pair of runs."""
+    row: dict[str, object] = {"window": window, "jobs": jobs, "repetitions": len(results["bridge"])}
+    for name, runs in results.items():
+        times = sorted(t for _, each in runs for t in each)
+        row[name] = {
+            "jobs_per_s": statistics.median(jobs / seconds for seconds, _ in runs),
+            "p50_ms": 1000 * times[len(times) // 2],
+            "p99_ms": 1000 * times[len(times) * 99 // 100],
+        }
+    pairs = zip(results["bridge"], results["plain"], strict=True)
+    row["ratio"] = statistics.median(plain_s / bridge_s for (bridge_s, _), (plain_s, _) in pairs)
+    return row
+
+
+def line(row: dict[str, object]) -> str:
+    """A row for people."""
+    sides = []
+    for name in ("bridge", "plain"):
+        side = row[name]
+        assert isinstance(side, dict)
+        sides.append(f"{name} {side['jobs_per_s']:7.0f}/s p50 {side['p50_ms']:6.2f} p99 {side['p99_ms']:6.2f} ms")
+    return f"window {row['window']:>4}: {'   '.join(sides)}   bridge/plain {row['ratio']:.2f}"
+
+
+def main() -> None:
+    """Parse, measure, print."""
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser.add_argument("--jobs", type=int, default=10_000, help="jobs per run (a tenth of it at window 1)")
+    parser.add_argument("--size", type=int, default=1024, help="bytes of a job's JSON, and of its result's")
+    parser.add_argument("--windows", type=int, nargs="+", default=[1, 100, 500], help="jobs in flight")
+    parser.add_argument("--repeat", type=int, default=3, help="runs of each side; medians are printed")
+    parser.add_argument("--durability", choices=["process", "power-loss"], default="process")
+    parser.add_argument("--json", action="store_true", help="one JSON document on standard output")
+    options = parser.parse_args()
+    configure(level="error")
+    rows = asyncio.run(measure(options))
+    if options.json:
+        print(json.dumps({"size": options.size, "durability": options.durability, "rows": rows}, indent=2))
+
+
+if __name__ == "__main__":
+    main()
