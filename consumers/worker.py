@@ -117,6 +117,11 @@ class Worker:
         self._shutdown.append(hook)
         return hook
 
+    @property
+    def queues(self) -> list[str]:
+        """The queues that there are handlers for, sorted."""
+        return self._handlers.queues
+
     # --- running -----------------------------------------------------------------------------------
 
     def main(self) -> None:
