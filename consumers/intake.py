@@ -73,6 +73,11 @@ class Intake:
         self._waiting: dict[asyncio.Task[None], Delivery] = {}
         self._running: dict[asyncio.Task[None], Delivery] = {}
 
+    @property
+    def running(self) -> int:
+        """How many slots are taken."""
+        return len(self._running)
+
     def stop(self) -> None:
         """Pull no more; `run` returns when what runs has finished."""
         self._stopping.set()

@@ -179,6 +179,11 @@ class Worker:
         """Whether it has connected, and pulls jobs."""
         return self._intake is not None
 
+    @property
+    def busy(self) -> int:
+        """How many jobs run now."""
+        return self._intake.running if self._intake is not None else 0
+
     def stop(self) -> None:
         """Drain: pull no more, hand back what has not started, let the rest finish. To be called in the event loop."""
         if self._intake is not None:
