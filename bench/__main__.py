@@ -15,12 +15,13 @@ import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 from pathlib import Path
 
 from bench import plain
 from bridge.devserver import running
 from bridge.observe import configure
-from bridge.policy import load_policy
+from bridge.policy import Policy, load_policy
 from producers import Producer
 
 POLICY = """\
@@ -40,9 +41,12 @@ queues:
 """
 
 Result = tuple[float, list[float]]
+"""Seconds for all jobs, and each job's seconds from submit to result."""
+Run = Callable[[int, int], Awaitable[Result]]
+"""A number of jobs, and how many are in flight at once."""
 
 
-async def sealed(folder: Path, jobs: int, window: int, args: dict[str, str]) -> Result:
+async def sealed(folder: Path, args: dict[str, str], jobs: int, window: int) -> Result:
     """The bridge as a user has it: sealed, signed, fenced."""
     times: list[float] = []
     async with Producer.open(folder) as producer:
@@ -82,41 +86,33 @@ async def process(*arguments: str, identity: Path) -> AsyncIterator[None]:
 
 async def measure(options: argparse.Namespace) -> list[dict[str, object]]:
     """Both sides in turn, for each window; medians over the repetitions."""
-    body = {"data": "x" * (options.size - len('{"data":""}'))}
-    rows = []
+    args = {"data": "x" * (options.size - len('{"data":""}'))}
+    body = json.dumps(args, separators=(",", ":")).encode()
     with tempfile.TemporaryDirectory() as place:
-        policy_file = Path(place, "bridge.yaml")
-        policy_file.write_text(POLICY.format(durability=options.durability))
-        async with running(load_policy(policy_file), Path(place, "bridge")) as bridge:
+        async with running(_policy(Path(place), options.durability), Path(place, "bridge")) as bridge:
             pool, producer = bridge.identity("pool"), bridge.identity("producer")
-
-            async def side(worker: list[str], run: Callable[[int, int], Awaitable[Result]], window: int) -> Result:
-                async with process(*worker, identity=pool):
-                    await run(min(200, options.jobs), window)
-                    return await run(options.jobs, window)
-
+            sides: dict[str, tuple[list[str], Run]] = {
+                "bridge": (["-m", "bench.noop"], partial(sealed, producer, args)),
+                "plain": (["-m", "bench.plain", str(pool)], partial(plain.produce, producer, body)),
+            }
+            rows = []
             for window in options.windows:
-                results: dict[str, list[Result]] = {"bridge": [], "plain": []}
-                jobs = max(1000, options.jobs // 10) if window == 1 else options.jobs
-                options_jobs, options.jobs = options.jobs, jobs
+                jobs = options.jobs if window > 1 else max(1000, options.jobs // 10)
+                results: dict[str, list[Result]] = {name: [] for name in sides}
                 for _ in range(options.repeat):
-                    results["bridge"].append(
-                        await side(
-                            ["-m", "bench.noop"], lambda jobs, window: sealed(producer, jobs, window, body), window
-                        )
-                    )
-                    raw = json.dumps(body, separators=(",", ":")).encode()
-                    results["plain"].append(
-                        await side(
-                            ["-m", "bench.plain", str(pool)],
-                            lambda jobs, window: plain.produce(producer, jobs, window, raw),
-                            window,
-                        )
-                    )
-                options.jobs = options_jobs
+                    for name, (worker, run) in sides.items():
+                        async with process(*worker, identity=pool):
+                            await run(min(200, jobs), window)  # connections made, code warm
+                            results[name].append(await run(jobs, window))
                 rows.append(summary(window, jobs, results))
                 print(line(rows[-1]), file=sys.stderr, flush=True)
-    return rows
+            return rows
+
+
+def _policy(folder: Path, durability: str) -> Policy:
+    path = folder / "bridge.yaml"
+    path.write_text(POLICY.format(durability=durability))
+    return load_policy(path)
 
 
 def summary(window: int, jobs: int, results: dict[str, list[Result]]) -> dict[str, object]:

@@ -68,7 +68,7 @@ async def work(folder: Path) -> None:
                 await asyncio.gather(*map(echo, messages))
 
 
-async def produce(folder: Path, jobs: int, window: int, body: bytes) -> tuple[float, list[float]]:
+async def produce(folder: Path, body: bytes, jobs: int, window: int) -> tuple[float, list[float]]:
     """Seconds for all jobs, and each job's seconds from submit to result."""
     identity = Identity.load(folder)
     session, waiting, times = secrets.token_hex(12), dict[int, asyncio.Future[bytes]](), list[float]()
