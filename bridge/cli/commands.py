@@ -7,7 +7,7 @@ from typing import Final
 
 import typer
 
-from bridge.cli import init, keys, pki, provision, render, trust, up, work
+from bridge.cli import init, job, keys, pki, provision, queue, render, submit, trust, up, work
 from bridge.cli.demo import command as demo
 
 COMMANDS: Final[tuple[Callable[[typer.Typer], None], ...]] = (
@@ -20,4 +20,7 @@ COMMANDS: Final[tuple[Callable[[typer.Typer], None], ...]] = (
     render.register,
     provision.register,
     work.register,
+    submit.register,
+    job.register,
+    queue.register,
 )

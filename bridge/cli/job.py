@@ -1,0 +1,94 @@
+"""``bunny job``: what became of a job."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from bridge.cli.frame import AsJson, BridgeFolder, example, group, run
+from bridge.cli.jobstate import State, look
+from bridge.cli.out import Out
+from bridge.cli.results import print_result, printable
+from bridge.cli.who import IdentityFolder, choose, producing, seconds
+from bridge.job import Content, JobToken
+
+Token = Annotated[str, typer.Argument(metavar="TOKEN", help="What `bunny submit` printed.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the group."""
+    job = group("Follow jobs.")
+    job.command("show", epilog=example("bunny job show $TOKEN", "bunny job show $TOKEN --json"))(show)
+    job.command(
+        "wait", epilog=example("bunny job wait $TOKEN", "bunny job wait $TOKEN --timeout 60s --out result.bin")
+    )(wait)
+    app.add_typer(job, name="job")
+
+
+def show(token: Token, identity: IdentityFolder = None, folder: BridgeFolder = None, as_json: AsJson = False) -> None:
+    """Show a job's state, from what its producer and worker signed.
+
+    queued: stored, and no result yet, so it waits or runs. succeeded, failed, expired: its result stands, and was
+    verified. unknown: neither is here; the result may be on its way, or too old.
+    """
+    parsed = JobToken.parse(token)
+    out, state = Out(as_json), run(look(_producer(parsed, identity, folder), parsed))
+    about = _about(state)
+    out.table(
+        ("job", str(parsed.key.job_id)),
+        [(key, printable(str(value))) for key, value in about.items() if value is not None],
+    )
+    out.result({"token": token, **about})
+
+
+def wait(
+    token: Token,
+    timeout: Annotated[
+        str | None,
+        typer.Option(metavar="DURATION", help="How long to wait.  [default: the queue's deadline]", show_default=False),
+    ] = None,
+    out_file: Annotated[
+        Path | None, typer.Option("--out", help="Write the result's bytes here.", show_default=False)
+    ] = None,
+    identity: IdentityFolder = None,
+    folder: BridgeFolder = None,
+    as_json: AsJson = False,
+) -> None:
+    """Wait for a job's result and print it: JSON to read, anything else as its bytes.
+
+    The exit code is 5 if the job failed, was too late, or gave no result in time.
+    """
+    parsed = JobToken.parse(token)
+    limit = seconds("--timeout", timeout)
+    content = run(_wait(_producer(parsed, identity, folder), parsed, limit))
+    print_result(Out(as_json), token, content, out_file)
+
+
+async def _wait(folder: Path, token: JobToken, timeout: float | None) -> Content:
+    async with producing(folder) as producer:
+        job = await producer.attach(token)
+        return await job.result(Content, timeout=timeout)
+
+
+def _producer(token: JobToken, identity: Path | None, folder: Path | None) -> Path:
+    what = f"follow jobs of {token.producer}"
+    return choose(identity, folder, lambda c: c.identity == token.producer, what)
+
+
+def _about(state: State) -> dict[str, Any]:
+    return {
+        "state": state.state,
+        "queue": state.token.queue,
+        "kind": state.kind,
+        "producer": state.token.producer,
+        "submitted": state.submitted,
+        "deadline": state.deadline,
+        "worker": state.worker,
+        "attempt": state.attempt,
+        "answered": state.answered,
+        "content_type": state.content_type,
+        "bytes": state.size,
+        "error": state.error,
+    }

@@ -1,0 +1,103 @@
+"""What can be said of a job by its producer: only what is signed by someone the trust bundle knows."""
+
+from __future__ import annotations
+
+import datetime as dt
+from dataclasses import dataclass
+from pathlib import Path
+
+from bridge import subjects
+from bridge.cli.who import connect_soon
+from bridge.clock import now_ms
+from bridge.envelope import Opened, Opener
+from bridge.errors import ConfigurationError, FencePoisoned, Refusal, UsageError, WrongSubject
+from bridge.fence import authenticate_answer
+from bridge.job import Failure, JobToken, Status, decode
+from bridge.member import Member
+from bridge.subjects import PRIORITIES
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """A job's state; what is not known is None. Times are ISO 8601, UTC."""
+
+    token: JobToken
+    state: str
+    """``queued``, ``succeeded``, ``failed``, ``expired`` or ``unknown``."""
+    kind: str | None = None
+    submitted: str | None = None
+    deadline: str | None = None
+    worker: str | None = None
+    attempt: int | None = None
+    answered: str | None = None
+    content_type: str | None = None
+    size: int | None = None
+    error: str | None = None
+
+
+async def look(folder: Path, token: JobToken) -> State:
+    """Look for a job's result, then for the job itself.
+
+    Raises:
+        FencePoisoned: A result stands that does not verify.
+        UsageError: What is stored under the job's name is not what the token speaks of.
+        TransportError: The server does not answer.
+    """
+    member = Member.load(folder)
+    if token.producer != member.identity.name:
+        raise UsageError(f"the token is of a job of {token.producer}, not of {member.identity.name}")
+    settings = member.connection.queues.get(token.queue)
+    if settings is None:
+        raise ConfigurationError(f"{token.producer} has no queue {token.queue!r}; render and deliver it again")
+    opener = Opener(member.identity, member.trust)
+    async with await connect_soon(member.connection, member.identity.nkey_seed, folder, "bunny") as transport:
+        stream, subject = subjects.results_stream(token.queue), subjects.result(token.key)
+        # The job first: should it be done between the two, its result is seen.
+        stored = await transport.lookup(subjects.jobs_stream(token.queue), subjects.job(token.key, PRIORITIES[0]))
+        standing = await transport.lookup(stream, subject)
+    if standing is not None:
+        try:
+            found = authenticate_answer(
+                opener, standing.data, "result", token.key, bytes.fromhex(token.digest), settings.workers, now_ms()
+            )
+            return _ended(token, opener.open(found))
+        except Refusal as refusal:
+            raise FencePoisoned(
+                f"job {token.key.job_id} on {token.queue}: a result stands that does not verify ({refusal.name})"
+            ) from None
+    return State(token, "unknown") if stored is None else _queued(token, opener, stored.data)
+
+
+def _queued(token: JobToken, opener: Opener, data: bytes) -> State:
+    try:
+        job = opener.authenticate(data, now_ms())
+        if job.core.key != token.key or job.digest.hex() != token.digest:
+            raise WrongSubject("another job is stored under its name")
+    except Refusal as refusal:
+        raise UsageError(
+            f"job {token.key.job_id} on {token.queue}: what is stored is not what the token speaks of ({refusal.name})"
+        ) from None
+    return State(token, "queued", kind=job.core.kind, submitted=_iso(job.core.issued), deadline=_iso(job.core.expires))
+
+
+def _ended(token: JobToken, result: Opened) -> State:
+    error = None
+    if result.status is Status.FAILED:
+        failure = decode(result.content, Failure)
+        error = f"{failure.type}: {failure.message}"
+    core = result.core
+    return State(
+        token,
+        str(result.status),
+        kind=core.kind,
+        worker=core.worker,
+        attempt=core.attempt,
+        answered=_iso(core.issued),
+        content_type=result.content.content_type if error is None else None,
+        size=len(result.content.body) if error is None else None,
+        error=error,
+    )
+
+
+def _iso(milliseconds: int) -> str:
+    return dt.datetime.fromtimestamp(milliseconds / 1000, dt.UTC).isoformat(timespec="milliseconds")

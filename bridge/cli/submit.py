@@ -1,0 +1,106 @@
+"""``bunny submit``: one job, from the command line."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from bridge.cli.frame import AsJson, BridgeFolder, example, run
+from bridge.cli.out import Out
+from bridge.cli.results import print_result
+from bridge.cli.who import IdentityFolder, choose, producing, seconds
+from bridge.errors import InvalidArguments, UsageError
+from bridge.job import Content
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command(
+        epilog=example(
+            """bunny submit thumbnails resize '{"width": 320}' --wait""",
+            "bunny submit thumbnails resize @args.json --deadline 5m",
+            "bunny submit thumbnails probe --file photo.jpg",
+        )
+    )(submit)
+
+
+def submit(
+    queue: Annotated[str, typer.Argument(metavar="QUEUE", help="The queue.")],
+    kind: Annotated[str, typer.Argument(metavar="KIND", help="The kind of job.")],
+    args: Annotated[
+        str,
+        typer.Argument(metavar="[ARGS]", help="JSON; @FILE reads it from a file, - from standard input."),
+    ] = "null",
+    file: Annotated[
+        Path | None, typer.Option("--file", help="Send these bytes instead of JSON.", show_default=False)
+    ] = None,
+    deadline: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DURATION", help="After which it is not started.  [default: the queue's]", show_default=False
+        ),
+    ] = None,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait for the result and print it.")] = False,
+    out_file: Annotated[
+        Path | None, typer.Option("--out", help="With --wait: write the result's bytes here.", show_default=False)
+    ] = None,
+    identity: IdentityFolder = None,
+    folder: BridgeFolder = None,
+    as_json: AsJson = False,
+) -> None:
+    """Store one job, and print the token that `bunny job show` and `bunny job wait` take.
+
+    With --wait the result goes to standard output, the token to standard error.
+    """
+    if file is not None and args != "null":
+        raise UsageError("arguments are given twice: as ARGS and as --file; leave one out")
+    if out_file is not None and not wait:
+        raise UsageError("--out names where the result goes, so it needs --wait")
+    value = file.read_bytes() if file is not None else _read(args)
+    limit = seconds("--deadline", deadline)
+    place = choose(
+        identity,
+        folder,
+        lambda c: queue in c.queues and c.identity in c.queues[queue].producers,
+        f"submit to queue {queue!r}",
+    )
+    out = Out(as_json)
+    token, content = run(_submit(place, queue, kind, value, limit, wait))
+    if content is None:
+        out.say(token)
+        out.result({"token": token})
+        return
+    print_result(out, token, content, out_file)
+
+
+async def _submit(
+    folder: Path, queue: str, kind: str, value: object, deadline: float | None, wait: bool
+) -> tuple[str, Content | None]:
+    async with producing(folder) as producer:
+        job = await producer.submit(queue, kind, value, deadline=deadline)
+        if not wait:
+            return str(job.token), None
+        # Before waiting: whoever interrupts that, or whose job fails, still has the token.
+        sys.stderr.write(f"{job.token}\n")
+        return str(job.token), await job.result(Content)
+
+
+def _read(args: str) -> Any:  # noqa: ANN401  # a JSON value
+    if args == "-":
+        text, where = sys.stdin.read(), "standard input"
+    elif args.startswith("@"):
+        text, where = Path(args[1:]).read_text(encoding="utf-8"), args[1:]
+    else:
+        text, where = args, "ARGS"
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        # Never the text itself: arguments are secret, and this line may end up in a log.
+        where = f"{where}, line {error.lineno}, column {error.colno}"
+    except (UnicodeDecodeError, RecursionError):
+        pass
+    raise InvalidArguments(f"{where}: not JSON; quote it for the shell, or name a file as @FILE")
