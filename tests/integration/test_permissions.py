@@ -8,9 +8,9 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import nats
 import pytest
 
-import nats
 from bridge.devserver import Bridge, Server, running
 from bridge.devserver.ports import free_port
 from bridge.policy import Policy, Role
@@ -24,7 +24,7 @@ EVERY_ROLE = POLICY.replace(
 )
 SERVICES = ("alpha", "beta", "relay", "bunny", "gamma")
 USERS = (*SERVICES, "ops-aws", "ops-azure", "prov-aws", "prov-azure", "boss-aws", "agent-azure")
-"""All but the link, which is no user (`test_link`)."""
+"""All but the link, which is no user (`test_compromised_leaf`)."""
 
 QUEUES = pytest.mark.parametrize(
     ("queue", "producer", "worker", "home"),
