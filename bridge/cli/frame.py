@@ -127,7 +127,8 @@ def run_command(app: typer.Typer, arguments: list[str] | None = None) -> int:
     """Run one command line and return its exit code; every error is on standard error by then."""
     given = sys.argv[1:] if arguments is None else arguments
     as_json = "--json" in given
-    observe.configure(level="warning")  # before anything logs: unconfigured, logs would go to standard output
+    # Before anything logs: unconfigured, logs would go to standard output. What goes wrong ends in an error anyway.
+    observe.configure(level="error")
     try:
         try:
             code = app(given, prog_name="bunny", standalone_mode=False)
