@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import re
+import socket
 import ssl
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -220,8 +222,10 @@ class Wire:
         elif self.client.is_connected:
             self._log.warning("connection_trouble", reason=_reason(error))
         else:
-            self._reason = _reason(error)
-            self._unauthorized = "authorization violation" in str(error).lower()
+            # Refused, a client may find the connection gone before it has read why: that is no news.
+            if not (self._unauthorized and isinstance(error, ConnectionError)):
+                self._reason = _reason(error)
+                self._unauthorized = "authorization violation" in str(error).lower()
             pause = self.client.options["reconnect_time_wait"] = self._pauses.next()  # read anew before each attempt
             self._log.warning("connect_failed", reason=self._reason, seconds=round(pause, 2))
 
@@ -314,8 +318,10 @@ def _reason(error: Exception) -> str:
         return "the server does not accept this identity; is it in its accounts.conf?"
     if isinstance(error, TimeoutError):
         return "no answer in time"
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror[:160]
+    if isinstance(error, socket.gaierror):
+        return "the server's name is not known here"
+    if isinstance(error, OSError) and error.errno:
+        return os.strerror(error.errno)
     if isinstance(error, NatsError):
         return re.sub(r"[^ -~]", "?", str(error))[:160]
     return type(error).__name__

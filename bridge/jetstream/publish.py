@@ -9,8 +9,6 @@ import secrets
 from collections.abc import Mapping
 from typing import Final
 
-from nats.aio.msg import Msg
-
 from bridge.errors import PayloadTooLarge, PublishTimeout, QueueFull, SubjectTaken, TransportError
 from bridge.jetstream.connection import Wire
 from bridge.jetstream.exchange import LOST, Exchange
@@ -72,7 +70,7 @@ class Publisher:
             if reply is LOST:
                 retried = True
                 continue
-            ack = read_puback(reply, stream, subject)
+            ack = read_puback(reply.data, reply.headers, stream, subject)
             if ack is None:
                 retried = True
                 pause = pauses.next()
@@ -86,28 +84,28 @@ class Publisher:
             return ack
 
 
-def is_no_responders(reply: Msg) -> bool:
+def is_no_responders(data: bytes, headers: Mapping[str, str] | None) -> bool:
     """Whether nobody listens: the stream, its server or the link to it is away."""
-    return not reply.data and (reply.headers or {}).get("Status") == "503"
+    return not data and headers is not None and headers.get("Status") == "503"
 
 
-def read_puback(reply: Msg, stream: str, subject: str) -> PubAck | None:
+def read_puback(data: bytes, headers: Mapping[str, str] | None, stream: str, subject: str) -> PubAck | None:
     """What the server said of a publish; None where it is to be tried again.
 
     Raises:
         SubjectTaken, QueueFull, PayloadTooLarge, TransportError: As their names say.
     """
-    if is_no_responders(reply):
+    if is_no_responders(data, headers):
         return None
     try:
-        answer = json.loads(reply.data)
+        answer = json.loads(data)
         error = answer.get("error")
         if error is None:
             ack = PubAck(answer["stream"], int(answer["seq"]), bool(answer.get("duplicate", False)))
         else:
             code, number = int(error["code"]), int(error["err_code"])
             words = str(error.get("description", ""))
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise TransportError(f"{subject}: {stream}: not a PubAck") from None
     if error is None:
         if ack.stream != stream:

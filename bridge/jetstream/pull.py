@@ -16,6 +16,7 @@ delivery                uses one credit of its lane; one too many (a request tha
 two heartbeats missed   the same: the link or the server is away
 denied                  the same
 connection back         every lane's credit comes back, requests are sent at once
+closed                  no more requests; what open ones still bring is nak'd, until they are over
 closed for good         `get` raises NotConnected once what had arrived is taken
 ======================  ======================================================================
 """
@@ -41,24 +42,24 @@ from bridge.jetstream.pauses import Pauses
 from bridge.jetstream.settle import NAK, delivered, is_ack_subject, settle
 from bridge.transport import Delivery, Message
 
-EXPIRES_S: Final = 30.0
-"""How long a request waits at the server: also how long one may linger there after its client is gone."""
+EXPIRES_S: Final = 3.0
+"""How long a request waits at the server. One from the other cloud stays there for so long when its client is gone:
+no server sees that, and what it is served meanwhile comes again only after the ack wait."""
 
-HEARTBEAT_S: Final = 5.0
-"""A request without heartbeats is black-holed where an export's response threshold is shorter than ``expires``."""
+HEARTBEAT_S: Final = 1.5
+"""As often as the server takes it. A request without heartbeats is black-holed where an export's response threshold is
+shorter than ``expires``."""
 
 SILENCE_S: Final = 2 * HEARTBEAT_S + 1
 TICK_S: Final = 1.0
 LANES: Final = 4
 """Open requests at most: each is half of the credit that is left, so four cover all but a sixteenth."""
 
-CLOSE_TIMEOUT_S: Final = 1.0
-
 
 class _Lane:
     """One subscription, and the request that is open on it."""
 
-    __slots__ = ("heard", "inbox", "left", "serial", "subscription")
+    __slots__ = ("heard", "inbox", "left", "over", "serial", "subscription")
 
     def __init__(self, inbox: str) -> None:
         self.inbox = inbox
@@ -67,6 +68,8 @@ class _Lane:
         self.left = 0
         """Deliveries that the open request may still bring; 0 where none is open."""
         self.heard = 0.0
+        self.over = 0.0
+        """When no request sent on it can be waiting at a server any more."""
 
 
 class JetStreamPull:
@@ -116,15 +119,6 @@ class JetStreamPull:
     async def close(self) -> list[Delivery]:
         """See `bridge.transport.Pull.close`."""
         self.end()
-        await asyncio.wait([self.task])
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(CLOSE_TIMEOUT_S):  # a drain also takes in what was on its way
-                drains = [
-                    lane.subscription.drain()  # type: ignore[no-untyped-call]  # nats-py
-                    for lane in self._lanes
-                    if lane.subscription
-                ]
-                await asyncio.gather(*drains, return_exceptions=True)
         self._emptied = True
         left = [self._arrived.get_nowait() for _ in range(self._arrived.qsize())]
         self._arrived.put_nowait(None)
@@ -133,11 +127,18 @@ class JetStreamPull:
     # --- requests ---------------------------------------------------------------------------------
 
     async def _run(self) -> None:
-        while True:
+        while not self.ended:
             await self._wake.wait()
             self._wake.clear()
             while self._wants_more() and (lane := await self._free_lane()):
                 await self._request(lane)
+        # Requests cannot be taken back: listen for as long as they can be served, to hand back what comes.
+        over = max((lane.over for lane in self._lanes), default=0.0)
+        await asyncio.sleep(max(0.0, over - self._loop.time()))
+        for lane in self._lanes:
+            if lane.subscription is not None:
+                with contextlib.suppress(NatsError):
+                    await lane.subscription.unsubscribe()
 
     def _wants_more(self) -> bool:
         """Whether enough credit waits for a request: half of the window, since one for each job would be slow."""
@@ -175,6 +176,7 @@ class JetStreamPull:
         lane.serial += 1
         lane.left, self._credit = self._credit, 0
         lane.heard = self._loop.time()
+        lane.over = lane.heard + EXPIRES_S + 1
         request = {
             "batch": lane.left,
             "expires": int(EXPIRES_S * 1e9),
@@ -277,8 +279,8 @@ class JetStreamPull:
         if self.ended:
             return
         self.ended = True
+        self._wake.set()
         self._timer.cancel()
-        self.task.cancel()
         self._wire.on_back.remove(self._back)
         self._wire.on_denied.remove(self._denied)
         self._wire.on_closed.remove(self.end)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Final
 
 from nats.errors import ConnectionClosedError
@@ -14,7 +15,7 @@ ACK: Final = b"+ACK"
 NAK: Final = b"-NAK"
 IN_PROGRESS: Final = b"+WPI"
 
-_PREFIX = "$JS.ACK."
+_ACK_SUBJECT: Final = re.compile(r"\$JS\.ACK(?:\.[A-Za-z0-9_-]+)+")
 _DELIVERED_V1 = 4  # $JS.ACK.<stream>.<consumer>.<delivered>.<stream seq>.<consumer seq>.<time>.<pending>
 _DELIVERED_V2 = 6  # $JS.ACK.<domain>.<hash>.<stream>.<consumer>.<delivered>.…
 
@@ -25,7 +26,7 @@ def is_ack_subject(subject: str) -> bool:
     An ack goes wherever the delivery's reply subject says. A hostile broker must not choose that freely: "+ACK"
     published on the subject of a result would burn the fence.
     """
-    return subject.startswith(_PREFIX) and " " not in subject
+    return _ACK_SUBJECT.fullmatch(subject) is not None
 
 
 def delivered(ack_subject: str) -> int:

@@ -138,7 +138,7 @@ class JetStreamTransport:
     def pull(self, stream: str, consumer: str, *, cloud: str | None = None) -> JetStreamPull:
         """See `bridge.transport.Transport.pull`."""
         self._wire.check_open()
-        self._pulls = [pull for pull in self._pulls if not pull.ended]
+        self._pulls = [pull for pull in self._pulls if not pull.task.done()]
         pull = JetStreamPull(self._wire, stream, consumer, cloud)
         self._pulls.append(pull)
         return pull
@@ -163,9 +163,10 @@ class JetStreamTransport:
         """See `bridge.transport.Transport.close`."""
         for pull in self._pulls:
             pull.end()
+            pull.task.cancel()
         await self._wire.close()
-        if self._pulls:
-            await asyncio.wait([pull.task for pull in self._pulls], timeout=1.0)
+        await asyncio.gather(*(pull.task for pull in self._pulls), return_exceptions=True)
+        self._pulls.clear()
 
     async def _ask(self, subject: str, payload: bytes, timeout: float) -> Msg:
         deadline = self._loop.time() + timeout
@@ -180,7 +181,7 @@ class JetStreamTransport:
                 reply = await self._exchange.ask(subject, payload, None, deadline)
                 if reply is LOST:
                     continue
-                if not is_no_responders(reply):
+                if not is_no_responders(reply.data, reply.headers):
                     return reply
                 problem = "nobody answers: not provisioned, or its server or the link is away"
                 async with asyncio.timeout_at(deadline):

@@ -104,10 +104,10 @@ async def memory_world(folder: Path) -> AsyncIterator[MemoryWorld]:
 
 
 @contextlib.asynccontextmanager
-async def server_world(folder: Path) -> AsyncIterator[ServerWorld]:
-    """Both clouds as real servers."""
+async def server_world(folder: Path, *, provisioned: bool = True) -> AsyncIterator[ServerWorld]:
+    """Both clouds as real servers, with or without streams."""
     async with (
-        running(_policy(folder), folder / "bunny", relay=True) as bridge,
+        running(_policy(folder), folder / "bunny", relay=True, provisioned=provisioned) as bridge,
         contextlib.AsyncExitStack() as stack,
     ):
         yield ServerWorld(bridge, stack)
