@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import re
 from collections.abc import Iterable
 from typing import Final
 
@@ -16,6 +17,8 @@ from bridge.errors import BadBundle
 PAYLOAD_TYPE: Final = "application/vnd.bunny-bridge.trust.v1+json"
 MAX_SIGNATURES: Final = 16
 """The most root keys, and the most signatures on a bundle."""
+
+_KEYID: Final = re.compile(r"[0-9a-f]{64}")
 
 Signature = tuple[bytes, bytes]
 """A kid and its signature."""
@@ -50,7 +53,17 @@ def decode(envelope: bytes) -> tuple[bytes, list[Signature]]:
         signatures = []
         for item in value["signatures"]:
             strict_json.expect_keys(item, {"keyid", "sig"})
-            signatures.append((bytes.fromhex(item["keyid"]), base64.b64decode(item["sig"], validate=True)))
-        return base64.b64decode(value["payload"], validate=True), signatures
+            if not _KEYID.fullmatch(item["keyid"]):
+                raise ValueError
+            signatures.append((bytes.fromhex(item["keyid"]), _unb64(item["sig"])))
+        return _unb64(value["payload"]), signatures
     except (ValueError, KeyError, TypeError, binascii.Error):
         raise BadBundle("trust.json: not a DSSE envelope of a trust bundle") from None
+
+
+def _unb64(text: str) -> bytes:
+    """The bytes of padded standard base64, strictly: one text for one value."""
+    data = base64.b64decode(text, validate=True)
+    if base64.b64encode(data).decode() != text:
+        raise ValueError
+    return data

@@ -35,7 +35,6 @@ CACHE_ENTRIES: Final = 4096
 _BATCH_LABEL: Final = b"bunny-bridge/v1/batch\0"
 _WRAP_LABEL: Final = b"bunny-bridge/v1/wrap\0"
 _BODY_LABEL: Final = b"bunny-bridge/v1/body\0"
-_STATUSES: Final = frozenset(str(s) for s in Status)
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
@@ -306,10 +305,9 @@ def _read_prelude(core: Core, data: bytes) -> tuple[Content, Status | None]:
         if len(data) < 2 + length or length > MAX_PRELUDE_LEN:
             raise ValueError
         value = strict_json.parse_object(data[2 : 2 + length])
-        status = value.pop("status", None)
-        if (core.type == "result") != (type(status) is str and status in _STATUSES):
-            raise ValueError
-        strict_json.expect_keys(value, {"content_type", "length", "sha256"})
+        names = {"content_type", "length", "sha256"}
+        strict_json.expect_keys(value, names | {"status"} if core.type == "result" else names)
+        status = None if core.type != "result" else Status(value["status"])
         content_type = value["content_type"]
         if type(content_type) is not str or not content_type or type(value["length"]) is not int:
             raise ValueError
@@ -317,7 +315,7 @@ def _read_prelude(core: Core, data: bytes) -> tuple[Content, Status | None]:
         raise BadPrelude("the sealed prelude is not as specified") from None
     if value["length"] != len(body) or value["sha256"] != crypto.sha256(body).hex():
         raise BadPrelude("the sealed prelude speaks of another body")
-    return Content(content_type, body), None if status is None else Status(status)
+    return Content(content_type, body), status
 
 
 def _remember(cache: OrderedDict[K, V], key: K, value: V) -> None:

@@ -1,8 +1,8 @@
 """JSON, and bytes in it, without the parts that two parsers read differently. No I/O.
 
 Used for everything that is signed or that decides a permission. Refused, where Python's parser is lax:
-duplicate keys, floats, NaN and Infinity, a byte order mark, bytes that are not UTF-8, and nesting deeper
-than the parser's stack (RFC 8259 leaves all of these to the implementation).
+duplicate keys, floats, NaN and Infinity, a byte order mark, bytes that are not UTF-8, half a surrogate pair, and
+nesting deeper than the parser's stack (RFC 8259 leaves all of these to the implementation).
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ def parse_object(data: bytes) -> Object:
         raise ValueError("not strict JSON") from None
     if type(value) is not dict:
         raise ValueError("not a JSON object")
+    if b"\\u" in data:
+        _check_text(value)
     return value
 
 
@@ -71,6 +73,14 @@ def _object(pairs: list[tuple[str, Any]]) -> Object:
     if len(value) != len(pairs):
         raise ValueError
     return value
+
+
+def _check_text(value: Object) -> None:
+    """Refuse half a surrogate pair, which only an escape can write: no other parser's text can hold it."""
+    try:
+        json.dumps(value, ensure_ascii=False).encode("utf-8")
+    except (UnicodeEncodeError, RecursionError):
+        raise ValueError("not Unicode text") from None
 
 
 def _refuse(_: str) -> NoReturn:
