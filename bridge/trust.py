@@ -114,9 +114,8 @@ class Trust:
             TrustError: By name, what is wrong with it.
             ConfigurationError: A file is missing.
         """
-        floor_file = folder / FLOOR_FILE
-        floor = max(_integer(os.environ.get(MIN_VERSION_ENVIRONMENT, "0"), MIN_VERSION_ENVIRONMENT), _floor(floor_file))
-        trust = cls.verify(read_file(folder / TRUST_FILE), read_file(folder / ROOTS_FILE), now_ms, floor)
+        floor_file, least = folder / FLOOR_FILE, least_version(folder)
+        trust = cls.verify(read_file(folder / TRUST_FILE), read_file(folder / ROOTS_FILE), now_ms, least)
         if trust.version > _floor(floor_file) and os.access(folder, os.W_OK):
             write_file(floor_file, f"{trust.version}\n")
         return trust
@@ -201,6 +200,16 @@ class Trust:
         allowed = kind in self._granted.get((queue, producer, worker), ())
         if not allowed:
             raise NotAuthorised(f"the trust bundle does not let its sender send this {type_} on queue {queue}")
+
+
+def least_version(folder: Path) -> int:
+    """The least bundle version that a folder accepts: ``BUNNY_TRUST_MIN_VERSION``, or what it accepted before.
+
+    Raises:
+        ConfigurationError: One of them is not a version.
+    """
+    pinned = _integer(os.environ.get(MIN_VERSION_ENVIRONMENT, "0"), MIN_VERSION_ENVIRONMENT)
+    return max(pinned, _floor(folder / FLOOR_FILE))
 
 
 def read_roots(roots: bytes, *, partial: bool = False) -> tuple[dict[bytes, VerifyKey], int, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import os
 import sys
 from collections.abc import Callable, Coroutine, Iterable
@@ -33,15 +34,13 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object, for
 
 PolicyFile = Annotated[
     Path | None,
-    typer.Option("--policy", help="The policy.  [default: bridge.yaml here or in a folder above]", show_default=False),
+    typer.Option("--policy", help="The policy.", show_default="bridge.yaml here or in a folder above"),
 ]
 """The option of every command that reads the policy; see `bridge.cli.where.find_policy`."""
 
 BridgeFolder = Annotated[
     Path | None,
-    typer.Option(
-        "--dir", help="Where `bunny up` runs.  [default: .bunny here or in a folder above]", show_default=False
-    ),
+    typer.Option("--dir", help="Where `bunny up` runs.", show_default=".bunny here or in a folder above"),
 ]
 """The option of every command that uses a bridge on this machine; see `bridge.cli.where.find_bridge`."""
 
@@ -108,7 +107,18 @@ def build(commands: Iterable[Callable[[typer.Typer], None]]) -> typer.Typer:
 
     for register in commands:
         register(app)
+    _unwrap(app)
     return app
+
+
+def _unwrap(app: typer.Typer) -> None:
+    """Undo the line breaks of docstrings, paragraph by paragraph, so that help is wrapped by the terminal alone."""
+    for command in app.registered_commands:
+        text = inspect.cleandoc(command.help or (command.callback and command.callback.__doc__) or "")
+        command.help = "\n\n".join(" ".join(paragraph.split()) for paragraph in text.split("\n\n"))
+    for each in app.registered_groups:
+        if each.typer_instance is not None:
+            _unwrap(each.typer_instance)
 
 
 def _version() -> str:

@@ -31,15 +31,11 @@ def new(
     name: Annotated[str, typer.Argument(help="The identity, as bridge.yaml names it.", metavar="NAME")],
     folder: Annotated[
         Path | None,
-        typer.Option(
-            "--dir", help="Where its folder is made.  [default: identities beside the policy]", show_default=False
-        ),
+        typer.Option("--dir", help="Where its folder is made.", show_default="identities beside the policy"),
     ] = None,
     keys: Annotated[
         Path | None,
-        typer.Option(
-            "--keys", help="Where the public half goes.  [default: keys beside the policy]", show_default=False
-        ),
+        typer.Option("--keys", help="Where the public half goes.", show_default="keys beside the policy"),
     ] = None,
     link: Annotated[
         bool, typer.Option("--link", help="Without a policy here: these are the keys of the leaf's link.")

@@ -34,7 +34,7 @@ def register(app: typer.Typer) -> None:
 def pki(
     folder: Annotated[
         Path | None,
-        typer.Option("--out", help="A folder per cloud is made in it.  [default: pki beside it]", show_default=False),
+        typer.Option("--out", help="A folder per cloud is made in it.", show_default="pki beside the policy"),
     ] = None,
     host: Annotated[
         list[str] | None,

@@ -35,7 +35,7 @@ def register(app: typer.Typer) -> None:
 
 Roots = Annotated[
     Path | None,
-    typer.Option("--dir", help="Private root keys.  [default: roots beside the policy]", show_default=False),
+    typer.Option("--dir", help="Private root keys.", show_default="roots beside the policy"),
 ]
 
 
@@ -43,12 +43,12 @@ def init(
     count: Annotated[
         int | None,
         typer.Option(
-            "--roots", min=1, max=dsse.MAX_SIGNATURES, help="Root keys to make.  [default: as many as must sign]"
+            "--roots", min=1, max=dsse.MAX_SIGNATURES, help="Root keys to make.", show_default="as many as must sign"
         ),
     ] = None,
     threshold: Annotated[
         int | None,
-        typer.Option(min=1, max=dsse.MAX_SIGNATURES, help="How many must sign.  [default: trust.threshold]"),
+        typer.Option(min=1, max=dsse.MAX_SIGNATURES, help="How many must sign.", show_default="trust.threshold"),
     ] = None,
     join: Annotated[
         bool, typer.Option("--join", help="Add root keys made here to a roots.json that others began.")
@@ -97,10 +97,10 @@ def init(
 def sign(
     root: Annotated[
         list[Path] | None,
-        typer.Option("--root", help="A private root key. Again for more.  [default: all in roots]", show_default=False),
+        typer.Option("--root", help="A private root key. Again for more.", show_default="all in roots"),
     ] = None,
     version: Annotated[
-        int | None, typer.Option(min=1, help="Its version.  [default: one more than trust.json's]", show_default=False)
+        int | None, typer.Option(min=1, help="Its version.", show_default="one more than trust.json's")
     ] = None,
     add: Annotated[bool, typer.Option("--add", help="Add signatures to trust.json as it is.")] = False,
     policy: PolicyFile = None,

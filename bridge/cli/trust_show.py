@@ -16,18 +16,18 @@ from bridge.crypto import VerifyKey
 from bridge.errors import TrustError
 from bridge.files import read_file
 from bridge.identity import ROOTS_FILE, TRUST_FILE
-from bridge.trust import Trust, read_roots
+from bridge.trust import Trust, least_version, read_roots
 
 
 def show(
     file: Annotated[
         Path | None,
         typer.Argument(
-            help="The bundle, or an identity folder.  [default: trust.json beside the policy]", metavar="[FILE]"
+            help="The bundle, or an identity folder.", show_default="trust.json beside the policy", metavar="FILE"
         ),
     ] = None,
     roots: Annotated[
-        Path | None, typer.Option("--roots", help="The roots to verify against.  [default: roots.json beside it]")
+        Path | None, typer.Option("--roots", help="The roots to verify against.", show_default="roots.json beside it")
     ] = None,
     policy: PolicyFile = None,
     as_json: AsJson = False,
@@ -36,7 +36,7 @@ def show(
     path = file or find_policy(policy).parent / TRUST_FILE
     path = path / TRUST_FILE if path.is_dir() else path
     signed, public = read_file(path), read_file(roots or path.parent / ROOTS_FILE)
-    refusal = _refusal(signed, public)
+    refusal = _refusal(signed, public, least_version(path.parent))
     out = Out(as_json)
     if refusal is None:
         out.say(f"VALID    {path}", "bold green")
@@ -57,9 +57,9 @@ def show(
         raise NotAsAsked(refusal)
 
 
-def _refusal(signed: bytes, public: bytes) -> TrustError | None:
+def _refusal(signed: bytes, public: bytes, least: int) -> TrustError | None:
     try:
-        Trust.verify(signed, public, now_ms())
+        Trust.verify(signed, public, now_ms(), least)
     except TrustError as error:
         return error
     return None

@@ -290,6 +290,12 @@ def test_a_bundle_that_was_changed_or_is_signed_by_others_is_refused_by_name(key
     assert said.json["valid"] is False
 
 
+def test_a_bundle_older_than_what_a_service_accepted_is_refused(keyed: Path) -> None:
+    bunny("trust init", keyed)
+    bunny("trust sign", keyed)
+    assert bunny("trust show --json", keyed, code=4, BUNNY_TRUST_MIN_VERSION="2").json["error"] == "BundleRolledBack"
+
+
 def test_a_key_that_others_can_read_is_refused(keyed: Path) -> None:
     [root] = bunny("trust init --json", keyed).json["private"]
     os.chmod(keyed / root, 0o644)
