@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Annotated, Final
@@ -11,7 +11,7 @@ from typing import Annotated, Final
 import typer
 
 from bridge.cli.where import find_bridge
-from bridge.errors import BridgeError, ConfigurationError, UsageError
+from bridge.errors import ConfigurationError, UsageError
 from bridge.identity import CA_FILE, ENVIRONMENT, Connection
 from bridge.jetstream import JetStreamTransport, connect
 from bridge.member import Member, folder_from_env
@@ -95,8 +95,3 @@ def seconds(option: str, text: str | None) -> float | None:
         return parse_duration(text) / 1000
     except BadQuantity as error:
         raise UsageError(f"{option}: {text[:40]!r} {error.problem}; {error.remedy}") from None
-
-
-def why(error: BridgeError) -> Mapping[str, str]:
-    """An error as ``--json`` has it."""
-    return {"error": type(error).__name__, "message": str(error)}
