@@ -88,7 +88,7 @@ def init(
     out.say(f"public   {public}: {needed} of {len(keys)} must sign", "bold")
     out.say()
     if len(keys) < needed:
-        out.say(f"{needed - len(keys)} more root keys are needed: their holders run `bunny trust init --join`.")
+        out.say(f"Root keys still needed: {needed - len(keys)}. Their holders run `bunny trust init --join`.")
     else:
         out.say("Move each private key to its holder. When keys/ is complete: `bunny trust sign`.")
     out.result({"roots": str(public), "threshold": needed, "keys": len(keys), "private": [str(file) for file in files]})

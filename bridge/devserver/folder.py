@@ -120,7 +120,7 @@ class Folder:
                 return dict(ready)
         except (ValueError, KeyError, TypeError):
             raise ConfigurationError(f"{self.ready}: not written by this release; {remedy}") from None
-        raise ConfigurationError(f"{self.path}: the bridge that ran here has ended; {remedy}")
+        raise ConfigurationError(f"{self.path}: the bridge that ran here (process {ready['pid']}) has ended; {remedy}")
 
     def write_ready(self, ready: dict[str, Any]) -> None:
         """Say that jobs can flow."""

@@ -70,9 +70,10 @@ def test_two_bridges_side_by_side_and_ports_as_asked(tmp_path: Path) -> None:
 def test_a_bridge_that_was_killed_is_named_and_starts_again(tmp_path: Path) -> None:
     with up("up", tmp_path) as running:
         running.until("bunny work")
+        pid = json.loads((tmp_path / ".bunny/ready.json").read_text())["pid"]
         running.send(signal.SIGKILL)
         assert running.ended().code == -signal.SIGKILL
-    assert "has ended; start one with `bunny up" in bunny("provision", tmp_path, code=1).error
+    assert f"(process {pid}) has ended; start one with `bunny up" in bunny("provision", tmp_path, code=1).error
     with up("up", tmp_path) as running:
         running.until("bunny work")
         bunny("provision", tmp_path)
