@@ -144,10 +144,6 @@ class Sealer:
         wrap = self._wrap(draft.recipients, now_ms)
         core = _with(draft.core, self._key.kid, wrap.wrap_id)
         body = _prelude(draft)
-        if crypto.sealed_length(len(body)) > INLINE_LIMIT:
-            raise PayloadTooLarge(
-                f"{len(body)} bytes are more than travel in one envelope (INLINE_LIMIT, {INLINE_LIMIT} bytes sealed)"
-            )
         before = frames.head(core, wrap.parts)
         key = crypto.derive_key(wrap.secret, _BODY_LABEL + crypto.sha256(before))
         ciphertext = crypto.seal_body(key, _context(core), body)
@@ -283,6 +279,10 @@ def _context(core: Core) -> bytes:
 
 def _prelude(draft: Draft) -> bytes:
     content = draft.content or Content("application/octet-stream", b"")
+    if len(content.body) > INLINE_LIMIT:
+        raise PayloadTooLarge(
+            f"{len(content.body)} bytes are more than travel in one envelope (INLINE_LIMIT, {INLINE_LIMIT} bytes)"
+        )
     value: strict_json.Object = {
         "content_type": content.content_type,
         "length": len(content.body),

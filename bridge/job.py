@@ -26,7 +26,7 @@ R = TypeVar("R")
 T = TypeVar("T")
 
 INLINE_LIMIT: Final = 262_144
-"""The largest sealed ciphertext that travels inside its message, in bytes."""
+"""The largest arguments or result that travel inside their message, in bytes before sealing."""
 
 JSON: Final = "application/json"
 BYTES: Final = "application/octet-stream"

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -11,7 +14,7 @@ import pytest
 from bridge.cli.demo import leaks
 from bridge.cli.demo.files import count, find
 from bridge.job import INLINE_LIMIT
-from tests.acceptance.typed import bunny
+from tests.acceptance.typed import TIMEOUT_S, bunny, environment
 
 WRONG = """\
 from dataclasses import replace
@@ -59,7 +62,7 @@ def fill(folder: Path) -> None:
     (folder / "below").mkdir()
     (folder / "below" / "again").write_bytes(os.urandom(5_000))
     (folder / "large").write_bytes(bytes(INLINE_LIMIT + 1))
-    (folder / "just too large").write_bytes(bytes(INLINE_LIMIT))
+    (folder / "just small enough").write_bytes(bytes(INLINE_LIMIT))
     (folder / "link").symlink_to("text")
     (folder / "loop").symlink_to(folder, target_is_directory=True)
     os.mkfifo(folder / "pipe")
@@ -70,15 +73,15 @@ def test_every_sort_of_file_and_all_the_evidence(tmp_path: Path) -> None:
     said = bunny("demo --json in in/short", tmp_path)
     seen = said.json
     assert said.err == ""
-    assert (seen["holds"], seen["jobs"], seen["right"], seen["wrong"]) == (True, 5, 5, [])
-    assert seen["bytes"] == 6 + 22 * 50 + 19 + 105_000
+    assert (seen["holds"], seen["jobs"], seen["right"], seen["wrong"]) == (True, 6, 6, [])
+    assert seen["bytes"] == 6 + 22 * 50 + 19 + 105_000 + INLINE_LIMIT
     assert 0 < seen["p50"] <= seen["p99"]
     assert seen["jobs_per_second"] > 0
     assert seen["first_result"] > 0
     assert all(size > 1 << 20 for size in seen["peak_memory"].values())
     assert len(seen["peak_memory"]) == 4
     reasons = Counter(each["reason"].split(",")[0] for each in seen["skipped"])
-    assert reasons == {"above INLINE_LIMIT": 2, "a symbolic link": 2, "not a regular file": 1}
+    assert reasons == {"above INLINE_LIMIT": 1, "a symbolic link": 2, "not a regular file": 1}
 
     evidence = seen["evidence"]
     for link in evidence["links"]:
@@ -88,7 +91,7 @@ def test_every_sort_of_file_and_all_the_evidence(tmp_path: Path) -> None:
     for store in evidence["stores"]:
         assert store["samples"] >= 9
         assert (store["found"], store["planted"]) == (0, 1)
-    assert evidence["stored_jobs"] == 5
+    assert evidence["stored_jobs"] == 6
     assert len({attempt["act"] for attempt in evidence["attempts"]}) == 5
     assert all(attempt["refused"] for attempt in evidence["attempts"])
     words = [attempt["words"] for attempt in evidence["attempts"]]
@@ -102,13 +105,34 @@ def test_the_files_of_the_package_where_none_are_named(tmp_path: Path) -> None:
     for words in ("X25519MLKEM768", "peak memory, worker", "jobs/s", "Publish Violation"):
         assert words in said.out
     assert (tmp_path / "kept/logs/worker.log").is_file()
+    again = bunny("demo --dir kept", tmp_path, code=1)
+    assert again.error == "kept: an earlier demo or a bridge is there; name another folder with --dir"
+
+
+def test_an_interrupted_demo_leaves_nothing(tmp_path: Path) -> None:
+    for number in range(2_000):
+        (tmp_path / f"{number}.txt").write_text(f"file number {number}\n" * 100)
+    (tmp_path / "tmp").mkdir()
+    demo = subprocess.Popen(
+        [sys.executable, "-m", "bridge.cli", "demo", tmp_path],
+        env=environment(TMPDIR=str(tmp_path / "tmp")),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert demo.stdout is not None
+    assert "both clouds are up" in demo.stdout.readline()
+    demo.send_signal(signal.SIGTERM)
+    _, said = demo.communicate(timeout=TIMEOUT_S)
+    assert (demo.returncode, said) == (130, "")
+    assert list((tmp_path / "tmp").iterdir()) == []
 
 
 def test_a_worker_that_answers_wrongly_is_noticed(tmp_path: Path) -> None:
     fill(tmp_path / "in")
     (tmp_path / "app.py").write_text(WRONG)
     seen = bunny("demo --json --worker app:worker in", tmp_path, code=1).json
-    assert (seen["holds"], seen["jobs"], seen["right"]) == (False, 5, 4)
+    assert (seen["holds"], seen["jobs"], seen["right"]) == (False, 6, 5)
     assert [each["path"] for each in seen["wrong"]] == ["in/short"]
     plain = bunny("demo --worker app:worker in/short", tmp_path, code=1)
     assert "NOT all of it holds" in plain.out
@@ -119,7 +143,7 @@ def test_a_service_that_stores_in_clear_is_noticed(tmp_path: Path) -> None:
     fill(tmp_path / "in")
     (tmp_path / "app.py").write_text(LEAKY)
     seen = bunny("demo --json --worker app:worker in", tmp_path, code=1).json
-    assert (seen["holds"], seen["right"]) == (False, 5)
+    assert (seen["holds"], seen["right"]) == (False, 6)
     hub, leaf = seen["evidence"]["stores"]
     assert hub["found"] == 0
     assert leaf["found"] >= leaf["samples"] - 4  # the text repeats itself, so two of its samples may be one
@@ -156,7 +180,7 @@ def test_finding_each_file_once(tmp_path: Path) -> None:
     fill(tmp_path / "in")
     os.link(tmp_path / "in/text", tmp_path / "in/text, again")
     taken, _ = find([tmp_path / "in", tmp_path / "in/below", tmp_path])
-    assert sorted(path.name for path in taken) == ["again", "binary", "empty", "just too large", "short", "text"]
+    assert sorted(path.name for path in taken) == ["again", "binary", "empty", "just small enough", "short", "text"]
 
 
 def test_the_search_finds_samples_wherever_they_lie(tmp_path: Path) -> None:

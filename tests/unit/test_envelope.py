@@ -101,8 +101,8 @@ def test_a_message_may_be_sealed_to_eight_keys_and_any_of_them_opens_it() -> Non
 
 def test_content_above_the_inline_limit_is_refused_by_the_limits_name() -> None:
     with pytest.raises(PayloadTooLarge, match="INLINE_LIMIT"):
-        WORLD.sealer("relay").seal(WORLD.job(bytes(INLINE_LIMIT)), WORLD.now)
-    fitting = WORLD.job(bytes(INLINE_LIMIT - 600))
+        WORLD.sealer("relay").seal(WORLD.job(bytes(INLINE_LIMIT + 1)), WORLD.now)
+    fitting = WORLD.job(bytes(INLINE_LIMIT))
     sealed = WORLD.sealer("relay").seal(fitting, WORLD.now)
     assert len(sealed.data) < 768 * 1024
 

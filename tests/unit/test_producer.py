@@ -80,7 +80,7 @@ async def test_what_does_not_travel_inline_is_refused() -> None:
     fleet = Fleet.make(policy(max_payload=1 << 20))
     async with fleet.producer() as relay:
         with pytest.raises(PayloadTooLarge, match="INLINE_LIMIT"):
-            await relay.submit("thumbs", "resize", bytes(262_144))
+            await relay.submit("thumbs", "resize", bytes(262_145))
 
 
 async def test_an_expired_bundle_stops_submits() -> None:

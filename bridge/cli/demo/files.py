@@ -95,7 +95,7 @@ def read(path: Path) -> bytes | Skipped:
     return Skipped(str(path), TOO_LARGE) if len(data) > INLINE_LIMIT else data
 
 
-TOO_LARGE: Final = f"above INLINE_LIMIT, {INLINE_LIMIT // 1024} KiB sealed in one envelope"
+TOO_LARGE: Final = f"above INLINE_LIMIT, {INLINE_LIMIT // 1024} KiB in one envelope"
 
 
 def _walk(root: Path, skipped: list[Skipped]) -> Iterator[Path]:
