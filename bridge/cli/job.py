@@ -47,7 +47,7 @@ def wait(
     token: Token,
     timeout: Annotated[
         str | None,
-        typer.Option(metavar="DURATION", help="How long to wait.  [default: the queue's deadline]", show_default=False),
+        typer.Option(metavar="DURATION", help="How long to wait.", show_default="the queue's deadline"),
     ] = None,
     out_file: Annotated[
         Path | None, typer.Option("--out", help="Write the result's bytes here.", show_default=False)

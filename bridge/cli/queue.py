@@ -18,8 +18,8 @@ Inspectors = Annotated[
     typer.Option(
         "--identity",
         metavar="FOLDER",
-        help="An inspector's folder; once for each cloud.  [default: BUNNY_IDENTITY, or those of the bridge here]",
-        show_default=False,
+        help="An inspector's folder; once for each cloud.",
+        show_default="BUNNY_IDENTITY, or those of the bridge here",
     ),
 ]
 

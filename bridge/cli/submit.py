@@ -33,16 +33,14 @@ def submit(
     kind: Annotated[str, typer.Argument(metavar="KIND", help="The kind of job.")],
     args: Annotated[
         str,
-        typer.Argument(metavar="[ARGS]", help="JSON; @FILE reads it from a file, - from standard input."),
+        typer.Argument(metavar="ARGS", help="JSON; @FILE reads it from a file, - from standard input."),
     ] = "null",
     file: Annotated[
         Path | None, typer.Option("--file", help="Send these bytes instead of JSON.", show_default=False)
     ] = None,
     deadline: Annotated[
         str | None,
-        typer.Option(
-            metavar="DURATION", help="After which it is not started.  [default: the queue's]", show_default=False
-        ),
+        typer.Option(metavar="DURATION", help="After which it is not started.", show_default="the queue's"),
     ] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Wait for the result and print it.")] = False,
     out_file: Annotated[

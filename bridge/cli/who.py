@@ -26,8 +26,8 @@ IdentityFolder = Annotated[
     typer.Option(
         "--identity",
         metavar="FOLDER",
-        help=f"Act as this identity.  [default: {ENVIRONMENT}, or the one of the bridge that runs here]",
-        show_default=False,
+        help="Act as this identity.",
+        show_default=f"{ENVIRONMENT}, or the one of the bridge that runs here",
     ),
 ]
 

@@ -35,14 +35,14 @@ def work(
     app: Annotated[str, typer.Argument(metavar="MODULE:APP", help="A module, from here, and the Worker in it.")],
     identity: IdentityFolder = None,
     concurrency: Annotated[
-        int | None, typer.Option(min=1, help="Jobs that run at once.  [default: the app's]", show_default=False)
+        int | None, typer.Option(min=1, help="Jobs that run at once.", show_default="the app's")
     ] = None,
     drain_timeout: Annotated[
         str | None,
         typer.Option(
             metavar="DURATION",
-            help="How long running jobs may finish on SIGTERM.  [default: the app's]",
-            show_default=False,
+            help="How long running jobs may finish on SIGTERM.",
+            show_default="the app's",
         ),
     ] = None,
     folder: BridgeFolder = None,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import signal
 import tempfile
 from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
@@ -16,7 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from bridge import observe
 from bridge.cli.demo import files, jobs, stage
-from bridge.cli.demo.evidence import Evidence, drop_known, link_handshakes, plant, search_stores
+from bridge.cli.demo.evidence import Evidence, copy_stores, drop_known, link_handshakes, plant, search_stores
 from bridge.cli.demo.forbidden import try_forbidden
 from bridge.cli.demo.report import Report, as_json, show
 from bridge.cli.frame import AsJson, NotAsAsked, example, run
@@ -38,16 +39,14 @@ def register(app: typer.Typer) -> None:
 def demo(
     paths: Annotated[
         list[Path] | None,
-        typer.Argument(
-            metavar="[PATH]...", help="Folders or files.  [default: the files of this package]", show_default=False
-        ),
+        typer.Argument(metavar="PATH", help="Folders or files.", show_default="the files of this package"),
     ] = None,
     worker: Annotated[
         str, typer.Option("--worker", metavar="MODULE:APP", help="Another worker for the same jobs.")
     ] = APP,
     folder: Annotated[
         Path | None,
-        typer.Option("--dir", help="Run here, and keep it.  [default: a temporary folder]", show_default=False),
+        typer.Option("--dir", help="Run here, and keep it.", show_default="a temporary folder"),
     ] = None,
     as_json_: AsJson = False,
 ) -> None:
@@ -62,6 +61,9 @@ def demo(
     with contextlib.ExitStack() as stack:
         if folder is None:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bunny-demo-")))
+        elif (folder / "store").exists():
+            # What an earlier run left would be taken for what the servers hold before the first job.
+            raise UsageError(f"{folder}: an earlier demo or a bridge is there; name another folder with --dir")
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         report = run(_demo(out, folder, paths or files.default_folders(), worker, began))
     show(out, report)
@@ -75,20 +77,25 @@ async def _demo(out: Out, folder: Path, paths: list[Path], app: str, began: floa
     if not found:
         raise UsageError(f"{', '.join(map(str, paths))}: no file to make a job of; name a folder with files")
     policy = stage.demo_policy(folder)
+    task = asyncio.current_task()
+    if task is not None:  # as Ctrl-C does: the servers are stopped and a temporary folder is removed
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     async with contextlib.AsyncExitStack() as stack:
-        planning = asyncio.create_task(asyncio.to_thread(jobs.plan, found, skipped), name="plan")
+        planning = asyncio.create_task(asyncio.to_thread(jobs.plan, found), name="plan")
         stack.callback(planning.cancel)
         bridge = await stack.enter_async_context(running(policy, folder, relay=True))
         out.say(f"both clouds are up after {perf_counter() - began:.1f} s, in {folder}")
-        plan = await planning
-        samples = await drop_known(bridge, plan.samples)
+        before = await copy_stores(bridge)
         producer = await stack.enter_async_context(Producer.open(bridge.identity(stage.PRODUCER)))
         log, memory = bridge.folder.log("worker"), {}
         async with stage.worker_process(app, bridge.identity(stage.WORKER), log) as worker:
-            with _progress(out, len(plan.files)) as advance:
-                tally = await _while_up(jobs.run_jobs(producer, plan.files, advance), bridge.ended(), worker.ended())
+            with _progress(out, len(found)) as advance:
+                work = jobs.run_jobs(producer, found, planning, advance)
+                tally = await _while_up(work, bridge.ended(), worker.ended())
             memory["worker"] = stage.peak_memory(worker.pid)
-        tally.skipped[:0] = plan.skipped
+        tally.skipped[:0] = skipped
+        plan = planning.result()
+        samples = await drop_known(plan.samples, before)
         evidence = await _while_up(_evidence(bridge, producer, plan, samples, tally), bridge.ended())
         memory |= {f"server of {cloud}": stage.peak_memory(server.pid) for cloud, server in bridge.servers.items()}
         memory["demo, with its producer"] = stage.peak_memory(os.getpid())

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import random
 import secrets
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 from bridge import subjects
@@ -79,15 +81,21 @@ def link_handshakes(bridge: Bridge) -> tuple[Handshake, ...]:
     return tuple(read_handshake(bytes(r.from_hub)) or unread for r in recordings if r.from_hub)
 
 
-async def drop_known(bridge: Bridge, samples: set[bytes]) -> set[bytes]:
-    """The samples that no store holds before the first job.
+async def copy_stores(bridge: Bridge) -> Path:
+    """Keep what the stores hold before the first job: the servers' own files, and nothing of the input."""
+    kept = bridge.folder.path / "before"
+    for cloud in bridge.servers:
+        await asyncio.to_thread(shutil.copytree, bridge.folder.store(cloud), kept / cloud, dirs_exist_ok=True)
+    return kept
+
+
+async def drop_known(samples: set[bytes], before: Path) -> set[bytes]:
+    """The samples that were not in the stores before the first job.
 
     The package's own sources may name a stream as the servers' files about streams do.
     """
-    search = Search(samples)
-    looks = [asyncio.to_thread(search.look, bridge.folder.store(cloud)) for cloud in bridge.servers]
-    known = {sample for found in await asyncio.gather(*looks) for sample in found.samples}
-    return samples - known
+    found = await asyncio.to_thread(Search(samples).look, before)
+    return samples - found.samples.keys()
 
 
 async def plant(bridge: Bridge) -> bytes:

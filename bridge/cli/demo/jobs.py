@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
-from itertools import islice
 from pathlib import Path
 from time import perf_counter
 from typing import Final
@@ -37,7 +36,8 @@ class Plan:
     """What was read of the input before the first job."""
 
     files: list[Planned]
-    skipped: list[Skipped]
+    unread: list[Skipped]
+    """Files that could not be read after all."""
     samples: set[bytes] = field(repr=False)
 
 
@@ -75,50 +75,65 @@ class Tally:
         return ordered[max(0, -(-len(ordered) * percent // 100) - 1)] if ordered else 0.0
 
 
-def plan(paths: Sequence[Path], skipped: list[Skipped]) -> Plan:
+def plan(paths: Sequence[Path]) -> Plan:
     """Read every file once: count what a right answer must say, and take samples. Blocks; run it in a thread."""
     files: list[Planned] = []
+    unread: list[Skipped] = []
     samples: set[bytes] = set()
     per_file = max(1, min(PER_FILE, MOST_SAMPLES // max(1, len(paths))))
     for path in paths:
         data = read(path)
         if isinstance(data, Skipped):
-            skipped.append(data)
+            unread.append(data)
             continue
         files.append(Planned(path, count(data)))
         samples |= pick(data, per_file)
-    return Plan(files, skipped, samples)
+    return Plan(files, unread, samples)
 
 
-async def run_jobs(producer: Producer, files: Sequence[Planned], advance: Callable[[], None]) -> Tally:
+async def run_jobs(
+    producer: Producer, paths: Iterable[Path], planning: Awaitable[Plan], advance: Callable[[], None]
+) -> Tally:
     """Submit a job for each file, wait for its answer, compare.
 
-    The first goes alone: it waits for the worker's process to start, which is no part of the rate and the latencies.
+    The first goes alone and at once: it waits for the worker's process to start, and while the rest is still being
+    read. That is no part of the rate and the latencies.
 
     Args:
         producer: Who submits.
-        files: The files, with the right answers.
+        paths: The files.
+        planning: Gives what is planned of them.
         advance: Called after each file.
     """
     tally = Tally(perf_counter())
-    rest = iter(files)
+    first = await asyncio.to_thread(_plan_one, paths)
+    if first is not None:
+        await _run_job(producer, first, tally)
+        advance()
+    plan = await planning
+    for _ in plan.unread:
+        advance()
+    if len(plan.files) > 1:
+        tally.started = perf_counter()
+        tally.latencies.clear()
+    rest = (planned for planned in plan.files if first is None or planned.path != first.path)
 
     async def lane() -> None:
         for planned in rest:
             await _run_job(producer, planned, tally)
             advance()
 
-    for planned in islice(rest, 1):
-        await _run_job(producer, planned, tally)
-        advance()
-    if len(files) > 1:
-        tally.started = perf_counter()
-        tally.latencies.clear()
     async with asyncio.TaskGroup() as group:
         for _ in range(WINDOW):
             group.create_task(lane(), name="demo-lane")
     tally.ended = perf_counter()
+    tally.skipped += plan.unread
     return tally
+
+
+def _plan_one(paths: Iterable[Path]) -> Planned | None:
+    contents = ((path, read(path)) for path in paths)
+    return next((Planned(path, count(data)) for path, data in contents if isinstance(data, bytes)), None)
 
 
 async def store_jobs(producer: Producer, files: Sequence[Planned]) -> int:

@@ -85,7 +85,7 @@ def _show_evidence(out: Out, evidence: Evidence) -> None:
     kinds = Counter((link.version, link.group, link.cipher, link.in_clear) for link in evidence.links)
     for (version, group, cipher, in_clear), times in kinds.items():
         seen = f"{version}, {group}, {cipher}; " + ("bytes came in clear" if in_clear else "nothing before TLS")
-        rows.append((_mark(evidence.link_holds), "link, as its relay saw it", f"{seen} ({times} connections)"))
+        rows.append((_mark(evidence.link_holds), "link, as its relay saw it", f"{seen}; connections: {times}"))
     if not kinds:
         rows.append((_mark(False), "link, as its relay saw it", "no handshake was seen"))
     for store in evidence.stores:
