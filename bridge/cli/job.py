@@ -9,8 +9,8 @@ import typer
 
 from bridge.cli.frame import AsJson, BridgeFolder, example, group, run
 from bridge.cli.jobstate import State, look
-from bridge.cli.out import Out
-from bridge.cli.results import print_result, printable
+from bridge.cli.out import Out, printable
+from bridge.cli.results import print_result
 from bridge.cli.who import IdentityFolder, choose, producing, seconds
 from bridge.job import Content, JobToken
 

@@ -7,15 +7,10 @@ import json
 import sys
 from pathlib import Path
 
-from bridge.cli.out import Out
+from bridge.cli.out import Out, printable
 from bridge.errors import UsageError
 from bridge.files import write_file
 from bridge.job import JSON, Content
-
-
-def printable(text: str, keep: str = "") -> str:
-    """Text of the other side without what would steer a terminal."""
-    return "".join(c if c.isprintable() or c in keep else f"\\x{ord(c):02x}" for c in text)
 
 
 def print_result(out: Out, token: str, content: Content, file: Path | None) -> None:
@@ -31,7 +26,7 @@ def print_result(out: Out, token: str, content: Content, file: Path | None) -> N
     elif out.as_json:
         pass
     elif content.content_type == JSON:
-        out.say(printable(json.dumps(value, indent=2, ensure_ascii=False), keep="\n"))
+        out.say(printable(json.dumps(value, indent=2, ensure_ascii=False)))
     elif sys.stdout.isatty():
         raise UsageError(
             f"the result is {len(content.body)} bytes of {content.content_type}; name a file with --out, or pipe it"

@@ -122,6 +122,7 @@ def test_a_job_that_fails_and_one_that_is_late(tmp_path: Path) -> None:
         with working("app:bunny", tmp_path):
             failed = bunny("job wait --json", tmp_path, failing, code=5)
             assert failed.json["error"] == "JobFailed"
+            assert "\x1b" not in failed.error
             expired = bunny("job wait", tmp_path, late, code=5)
             assert "deadline passed" in expired.error
             assert bunny("job show --json", tmp_path, late).json["state"] == "expired"
