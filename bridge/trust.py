@@ -87,7 +87,7 @@ class Trust:
     """A bundle that verified. Build it with `load` or `verify`."""
 
     def __init__(self, payload: strict_json.Object) -> None:
-        self.bridge: str = payload["bridge"]
+        self.bridge = _name(payload["bridge"])
         self.version = _whole(payload["version"])
         self.issued_ms = _whole(payload["issued"])
         self.expires_ms = _whole(payload["expires"])
@@ -132,7 +132,7 @@ class Trust:
         try:
             value = strict_json.parse_object(payload)
             expect_keys(value, {"v", "bridge", "version", "issued", "expires", "principals", "grants"})
-            if value["v"] != 1:
+            if _whole(value["v"]) != 1:
                 raise ValueError
             trust = cls(value)
         except (ValueError, KeyError, TypeError):
@@ -234,13 +234,13 @@ def read_roots(roots: bytes, *, partial: bool = False) -> tuple[dict[bytes, Veri
             keys[key.kid] = key
         threshold = value["threshold"]
         if (
-            value["version"] != 1
+            _whole(value["version"]) != 1
             or type(threshold) is not int
             or not 1 <= threshold <= (dsse.MAX_SIGNATURES if partial else len(keys))
             or not 1 <= len(keys) <= dsse.MAX_SIGNATURES
         ):
             raise ValueError
-        return keys, threshold, _text(value["bridge"])
+        return keys, threshold, _name(value["bridge"])
     except (ValueError, KeyError, TypeError):
         raise BadBundle("roots.json: not a roots file; make one with `bunny trust init`") from None
 
@@ -248,16 +248,13 @@ def read_roots(roots: bytes, *, partial: bool = False) -> tuple[dict[bytes, Veri
 def _verified_payload(bundle: bytes, keys: Mapping[bytes, VerifyKey], threshold: int) -> bytes:
     payload, signatures = dsse.decode(bundle)
     message = dsse.signed_bytes(payload)
-    signers: set[bytes] = set()
-    for kid, signature in signatures:
-        if kid in signers:
-            raise RepeatedSigner("trust.json: one root key signed it twice; remove the second signature")
-        key = keys.get(kid)
-        if key is not None and key.verify(signature, message):
-            signers.add(kid)
-    if len(signers) < threshold:
+    # Whether or not the signatures verify: the answer must not depend on their order.
+    if len({kid for kid, _ in signatures}) != len(signatures):
+        raise RepeatedSigner("trust.json: one root key signed it twice; remove the second signature")
+    valid = sum(kid in keys and keys[kid].verify(signature, message) for kid, signature in signatures)
+    if valid < threshold:
         raise BelowThreshold(
-            f"trust.json: {len(signers)} of the roots in roots.json signed it, {threshold} must; add signatures with "
+            f"trust.json: {valid} of the roots in roots.json signed it, {threshold} must; add signatures with "
             "`bunny trust sign`"
         )
     return payload
@@ -305,7 +302,7 @@ def _list(value: object) -> list[Any]:
 
 
 def _whole(value: object) -> int:
-    if type(value) is not int or value < 0:
+    if type(value) is not int or not 0 <= value < 2**53:
         raise ValueError
     return value
 
