@@ -48,6 +48,8 @@ class Core:
     """Results and starts: which attempt this was, from 1; 0 where the job never ran."""
     worker: str = ""
     """Results and starts: the name of the process, for people."""
+    traceparent: str | None = None
+    """Jobs and results, optional: the span that sent it, W3C Trace Context, version 00."""
 
     @property
     def key(self) -> JobKey:
@@ -63,10 +65,17 @@ class Core:
             BadFrame: A field is not what the specification allows; nothing like it may be sent.
         """
         value = {name: field.write(getattr(self, field.attribute)) for name, field in _FIELDS[self.type].items()}
+        if self.traceparent is not None:  # left out where there is none, never null
+            value["traceparent"] = self.traceparent
         data = strict_json.dump({"v": 1, "type": self.type, **value})
         if decode(data) != self:
             raise BadFrame("a core holds a value that its encoding cannot carry")
         return data
+
+
+def is_traceparent(text: str) -> bool:
+    """Whether a core may carry ``text`` as its ``traceparent``."""
+    return _TRACEPARENT.fullmatch(text) is not None
 
 
 def decode(data: bytes) -> Core:
@@ -88,6 +97,8 @@ def decode(data: bytes) -> Core:
     fields = _FIELDS.get(type_) if type(type_) is str else None
     if fields is None:
         raise BadFrame("the core is of an unknown type")
+    if value.keys() != fields.keys():
+        fields = {**fields, **{name: field for name, field in _OPTIONAL[type_].items() if name in value}}
     if value.keys() != fields.keys():
         raise BadFrame(f"the core of a {type_} lacks a field or has one too many")
     try:
@@ -124,6 +135,8 @@ class _Field:
 
 _WORKER: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _HEX: Final = re.compile(r"[0-9a-f]*")
+_TRACEPARENT: Final = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
+"""W3C Trace Context, 3.2: neither id is all zeros. Another version than 00 could be longer, and is refused."""
 
 
 def _identity(value: Any) -> Any:  # noqa: ANN401  a JSON value
@@ -210,3 +223,6 @@ _FIELDS: Final[Mapping[str, Mapping[str, _Field]]] = {
     "result": {**_ABOUT, "wrap_id": _bytes("wrap_id", 16), **_ANSWER},
     "start": {**_ABOUT, **_ANSWER},
 }
+_TRACED: Final[Mapping[str, _Field]] = {"traceparent": _plain("traceparent", _matching(_TRACEPARENT))}
+_OPTIONAL: Final[Mapping[str, Mapping[str, _Field]]] = {"job": _TRACED, "result": _TRACED, "start": {}}
+"""Fields that may be left out."""

@@ -258,6 +258,7 @@ def _with(core: Core, sender_kid: bytes, wrap_id: bytes) -> Core:
         core.job_digest,
         core.attempt,
         core.worker,
+        core.traceparent,
     )
 
 

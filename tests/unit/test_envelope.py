@@ -162,3 +162,51 @@ def test_a_draft_without_content_seals_an_empty_body() -> None:
     sealed = WORLD.sealer("relay").seal(Draft(draft.core, draft.recipients), WORLD.now)
     bunny = WORLD.opener("bunny")
     assert bunny.open(bunny.authenticate(sealed.data, WORLD.now)).content.body == b""
+
+
+TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+
+
+def test_a_job_and_its_result_carry_a_signed_traceparent_or_none() -> None:
+    draft = WORLD.job()
+    plain = WORLD.sealer("relay").seal(draft, WORLD.now)
+    traced = WORLD.sealer("relay").seal(with_core(draft, traceparent=TRACEPARENT), WORLD.now)
+    result = WORLD.sealer("bunny").seal(with_core(WORLD.result(traced), traceparent=TRACEPARENT), WORLD.now)
+    bunny, relay = WORLD.opener("bunny"), WORLD.opener("relay")
+    assert bunny.authenticate(traced.data, WORLD.now).core.traceparent == TRACEPARENT
+    assert relay.authenticate(result.data, WORLD.now).core.traceparent == TRACEPARENT
+    assert bunny.authenticate(plain.data, WORLD.now).core.traceparent is None
+    assert b"traceparent" not in plain.data
+
+
+@pytest.mark.parametrize(
+    "traceparent",
+    [
+        "",
+        TRACEPARENT.upper(),
+        TRACEPARENT + "\n",
+        TRACEPARENT + "-more",
+        TRACEPARENT.replace("00-", "01-", 1),
+        TRACEPARENT.replace("00-", "ff-", 1),
+        TRACEPARENT[:-1],
+        f"00-{'0' * 32}-b7ad6b7169203331-01",
+        f"00-0af7651916cd43dd8448eb211c80319c-{'0' * 16}-01",
+    ],
+)
+def test_a_malformed_traceparent_is_neither_sent_nor_taken(traceparent: str) -> None:
+    core = dataclasses.replace(WORLD.job().core, traceparent=traceparent, sender_kid=bytes(32), wrap_id=bytes(16))
+    with pytest.raises(BadFrame):
+        core.encode()
+    good = dataclasses.replace(core, traceparent=TRACEPARENT).encode()
+    with pytest.raises(BadFrame):
+        decode(good.replace(TRACEPARENT.encode(), traceparent.encode()))
+
+
+def test_a_start_carries_no_traceparent() -> None:
+    core = WORLD.start(WORLD.sealer("relay").seal(WORLD.job(), WORLD.now)).core
+    with pytest.raises(BadFrame):
+        dataclasses.replace(core, traceparent=TRACEPARENT, sender_kid=bytes(32)).encode()
+
+
+def with_core(draft: Draft, **fields: Any) -> Draft:  # noqa: ANN401  fields of Core
+    return dataclasses.replace(draft, core=dataclasses.replace(draft.core, **fields))
