@@ -60,6 +60,12 @@ class Pull(Protocol):
     async def close(self) -> list[Delivery]:
         """Stop pulling; the messages that had arrived and were not taken, for the caller to hand back."""
 
+    async def closed(self) -> None:
+        """Wait, after `close`, until nothing more can be delivered. What is until then, the pull hands back.
+
+        Whoever disconnects before leaves such a message to its ack wait, since a request cannot be taken back.
+        """
+
 
 class Transport(Protocol):
     """One identity's connection to its local broker."""

@@ -97,16 +97,20 @@ class Intake:
         """
         async with asyncio.TaskGroup() as group:
             background = [group.create_task(self._watch(trust), name="trust-watch")]
-            takers = []
+            lanes, takers = [], []
             for queue, settings in queues.items():
                 stream, consumer = subjects.jobs_stream(queue), subjects.jobs_consumer(pool, subjects.PRIORITIES[0])
                 home = None if settings.home == cloud else settings.home
                 pull = self._transport.pull(stream, consumer, cloud=home)
                 lane = Lane(queue, settings, pull, Lease(self._transport, settings.ack_wait_ms / 1000))
+                lanes.append(lane)
                 background.append(group.create_task(lane.lease.keep(), name=f"lease-{queue}"))
                 takers.append(group.create_task(self._take(lane, group), name=f"take-{queue}"))
             await self._stopping.wait()
-            await self._drain(takers)
+            for taker in takers:
+                taker.cancel()
+            await asyncio.wait(takers)
+            await self._drain(lanes)
             for task in background:
                 task.cancel()
         if self._reason is not None:
@@ -122,9 +126,6 @@ class Intake:
                 self._waiting[task] = delivery
         except TransportError as error:
             self._end(error)
-        finally:
-            for delivery in await lane.pull.close():
-                await self._hand_back(delivery)
 
     async def _work(self, lane: Lane, delivery: Delivery) -> None:
         task = asyncio.current_task()
@@ -162,22 +163,23 @@ class Intake:
             _log.error("worker_failed", queue=lane.queue, exc_info=error)
             await self._hand_back(delivery, BUG_DELAY_S)
 
-    async def _drain(self, takers: list[asyncio.Task[None]]) -> None:
+    async def _drain(self, lanes: list[Lane]) -> None:
         _log.info("worker_draining", count=len(self._running))
-        for taker in takers:
-            taker.cancel()
-        await asyncio.wait(takers)  # each hands back what had arrived
+        for lane in lanes:
+            for delivery in await lane.pull.close():
+                await self._hand_back(delivery)
         waiting, self._waiting = self._waiting, {}
         for task, delivery in waiting.items():
             task.cancel()
             await self._hand_back(delivery)
-        if not self._running:
-            return
-        _, late = await asyncio.wait(list(self._running), timeout=self._drain_timeout)
-        if late:
-            _log.warning("drain_timed_out", count=len(late))
-            for task in late:
-                task.cancel()
+        if self._running:
+            _, late = await asyncio.wait(list(self._running), timeout=self._drain_timeout)
+            if late:
+                _log.warning("drain_timed_out", count=len(late))
+                for task in late:
+                    task.cancel()
+        for lane in lanes:
+            await lane.pull.closed()
 
     async def _hand_back(self, delivery: Delivery, delay: float = 0.0) -> None:
         with contextlib.suppress(TransportError):  # then it comes back after its ack wait

@@ -13,11 +13,10 @@ from typing import Final, Protocol
 import structlog
 
 from bridge import observe
-from bridge.errors import BridgeError, TransportError, TrustError, UsageError
+from bridge.errors import BridgeError
 
 STOP_TIMEOUT_S: Final = 2.0
 """How long a second signal leaves for handing back what is held."""
-EXIT_CODES: Final = ((UsageError, 2), (TransportError, 3), (TrustError, 4))
 
 _log = structlog.get_logger(__name__)
 
@@ -46,7 +45,7 @@ def main(worker: Runnable) -> None:
             code = runner.run(_run(worker))
     except BridgeError as error:
         print(f"error: {error}", file=sys.stderr)  # noqa: T201  # one line, for whoever started the process
-        code = next((code for kind, code in EXIT_CODES if isinstance(error, kind)), 1)
+        code = error.exit_code
     if any(thread.name.startswith("handler") for thread in threading.enumerate()):
         # A plain function cannot be interrupted, and the interpreter would wait for it for ever.
         _log.warning("handler_abandoned")

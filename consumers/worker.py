@@ -127,7 +127,7 @@ class Worker:
     def main(self) -> None:
         """Run as this process: SIGTERM or SIGINT drains, a second one stops at once. Ends in ``SystemExit``.
 
-        The exit code is 0 after a drain, 2 where the configuration is wrong, 3 where the broker cannot be used, and 4
+        The exit code is 0 after a drain, 1 where the configuration is wrong, 3 where the broker cannot be used, and 4
         where the trust bundle cannot be relied on (any more).
         """
         process.main(self)

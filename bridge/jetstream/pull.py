@@ -124,6 +124,10 @@ class JetStreamPull:
         self._arrived.put_nowait(None)
         return [delivery for delivery in left if delivery is not None]
 
+    async def closed(self) -> None:
+        """See `bridge.transport.Pull.closed`."""
+        await asyncio.wait([self.task])
+
     # --- requests ---------------------------------------------------------------------------------
 
     async def _run(self) -> None:

@@ -51,6 +51,9 @@ class MemoryPull:
         self._arrived.put_nowait(None)
         return [delivery for delivery in left if delivery is not None]
 
+    async def closed(self) -> None:
+        """See `bridge.transport.Pull.closed`."""
+
     def wants(self) -> bool:
         """See `bridge.memory.consumer.Taker`."""
         return self._credit > 0 and not self._ended and self._bridge.reaches(self._here, self._there)
