@@ -31,9 +31,14 @@ key, or any text that the other side chose freely.
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 
 class BridgeError(Exception):
     """Base of every exception that Bunny Bridge raises on purpose."""
+
+    exit_code: ClassVar[int] = 1
+    """What a process that ends with it exits with."""
 
 
 # --- you -------------------------------------------------------------------------------------------
@@ -77,6 +82,8 @@ class InvalidArguments(UsageError):
 class TransportError(BridgeError):
     """A broker, the link or a permission stood in the way; trying again may help."""
 
+    exit_code = 3
+
 
 class NotConnected(TransportError):
     """There is no connection to the local NATS server."""
@@ -103,6 +110,8 @@ class SubjectTaken(TransportError):
 
 class TrustError(BridgeError):
     """The trust bundle cannot be relied on; nothing is accepted until it can."""
+
+    exit_code = 4
 
 
 class BadBundle(TrustError):
@@ -135,6 +144,7 @@ class WeakKey(TrustError):
 class Refusal(BridgeError):
     """A message that must not be acted on. The class name is the reason that tools and metrics show."""
 
+    exit_code = 4
     authenticated = False
     """Whether the author was known when the refusal was found (only then may a result be sent)."""
 
@@ -201,6 +211,8 @@ class BadPrelude(Refusal):
 
 class JobError(BridgeError):
     """How a job ended, for the one who submitted it."""
+
+    exit_code = 5
 
 
 class JobFailed(JobError):

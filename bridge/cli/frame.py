@@ -15,15 +15,13 @@ import typer
 
 from bridge import observe
 from bridge.cli.out import Out, printable
-from bridge.errors import BridgeError, JobError, PolicyError, Refusal, TransportError, TrustError
+from bridge.errors import BridgeError, PolicyError
 from bridge.render import DISTRIBUTION
 
 T = TypeVar("T")
 
 INTERRUPTED: Final = 130
 """What a shell reports for a command ended by Ctrl-C."""
-
-_CODES: Final = ((TransportError, 3), (TrustError, 4), (Refusal, 4), (JobError, 5), (BridgeError, 1))
 
 _EXIT_CODES: Final = """\
 Exit codes: 0 done; 1 not done: a file, the policy or an argument is in the way; 2 not a command line of bunny; \
@@ -171,8 +169,7 @@ def _tell(error: BridgeError, as_json: bool) -> int:
                 {"file": p.file, "line": p.line, "problem": p.problem, "remedy": p.remedy} for p in error.problems
             ]
         }
-    code = next(code for kind, code in _CODES if isinstance(error, kind))
-    return _say(as_json, name, str(error), code, more)
+    return _say(as_json, name, str(error), error.exit_code, more)
 
 
 def _say(as_json: bool, name: str, message: str, code: int, more: dict[str, Any] | None = None) -> int:

@@ -281,6 +281,6 @@ def test_a_worker_that_the_policy_does_not_know(tmp_path: Path) -> None:
             "@worker.handler('parcels', 'send')\ndef send(args: str) -> None: ...\n"
         )
         assert "may work parcels" in bunny("work other:worker", tmp_path, code=1).error
-        wrong = bunny("work app:bunny --identity .bunny/identities/relay", tmp_path, code=2)
+        wrong = bunny("work app:bunny --identity .bunny/identities/relay", tmp_path, code=1)
         assert "relay does not work queue 'thumbs'; bridge.yaml lets it work lookup" in wrong.err
         assert "has no handler" in bunny("work other:none", tmp_path, code=1).error
