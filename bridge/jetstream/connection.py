@@ -142,8 +142,16 @@ class Wire:
             except TimeoutError:
                 raise PublishTimeout(f"{self._where}: not connected in time: {self._reason}") from None
 
-    async def subscribe(self, subject: str, callback: Callable[[Msg], Awaitable[None]], timeout: float) -> Subscription:
+    async def subscribe(
+        self, subject: str, callback: Callable[[Msg], Awaitable[None]], timeout: float, *, limit: int = 0
+    ) -> Subscription:
         """Subscribe, and return once the server knows.
+
+        Args:
+            subject: The subject.
+            callback: Called with one message after the other.
+            timeout: Seconds.
+            limit: Bytes that may wait for the callback, more is dropped and logged; 0 where what may come is bounded.
 
         Raises:
             Denied: The permissions refuse the subject.
@@ -153,7 +161,7 @@ class Wire:
         self.on_denied.append(denied.append)
         deadline = asyncio.get_running_loop().time() + timeout
         self.check_open()
-        subscription = await self.client.subscribe(subject, cb=callback, pending_bytes_limit=0)
+        subscription = await self.client.subscribe(subject, cb=callback, pending_bytes_limit=limit)
         try:
             await self.flush(deadline)
             if subject.lower() in denied:

@@ -6,7 +6,6 @@ import json
 import re
 from typing import Final
 
-from nats.errors import ConnectionClosedError
 from nats.errors import Error as NatsError
 
 from bridge.jetstream.connection import Wire, log
@@ -52,9 +51,8 @@ async def settle(wire: Wire, ack_subject: str, words: bytes) -> None:
     Raises:
         NotConnected: The transport is closed.
     """
+    wire.check_open()
     try:
         await wire.client.publish(ack_subject, words)
-    except ConnectionClosedError:
-        wire.check_open()
     except NatsError as error:
         log.warning("ack_not_sent", error=type(error).__name__)

@@ -22,6 +22,9 @@ from bridge.jetstream.settle import ACK, IN_PROGRESS, nak, settle
 from bridge.transport import Delivery, Message, PubAck
 
 SUBSCRIBE_TIMEOUT_S: Final = 10.0
+WAITING_BYTES: Final = 64 * 1024 * 1024
+"""How far a subscription's callback may be behind. What is dropped beyond that is found as what never came is."""
+
 RETRY_FIRST_S: Final = 0.1
 RETRY_LONGEST_S: Final = 1.0
 
@@ -133,7 +136,7 @@ class JetStreamTransport:
             except Exception:  # one message must not end the subscription
                 log.exception("subscription_callback_failed", subject=message.subject)
 
-        await self._wire.subscribe(subject, received, SUBSCRIBE_TIMEOUT_S)
+        await self._wire.subscribe(subject, received, SUBSCRIBE_TIMEOUT_S, limit=WAITING_BYTES)
 
     def pull(self, stream: str, consumer: str, *, cloud: str | None = None) -> JetStreamPull:
         """See `bridge.transport.Transport.pull`."""

@@ -41,8 +41,8 @@ async def answer(transport: Transport, n: int, data: bytes = b"result") -> None:
     await transport.publish(subjects.results_stream("thumbs"), subjects.result(key(n)), data)
 
 
-def pull(transport: Transport) -> Pull:
-    return transport.pull(subjects.jobs_stream("thumbs"), subjects.jobs_consumer("bunny", "normal"), cloud="aws")
+def pull(transport: Transport, queue: str = "thumbs") -> Pull:
+    return transport.pull(subjects.jobs_stream(queue), subjects.jobs_consumer("bunny", "normal"), cloud="aws")
 
 
 async def take(pull: Pull, count: int) -> list[Delivery]:
@@ -304,8 +304,8 @@ async def until_gone(transport: Transport, subject: str) -> None:
 async def test_closing_a_pull_hands_back_what_was_not_taken(opens: Opens, tmp_path: Path) -> None:
     async with opens(tmp_path) as world:
         alpha, bunny = await world.transport("alpha"), await world.transport("bunny")
-        await submit(alpha, range(1, 21))
-        jobs = pull(bunny)
+        await submit(alpha, range(1, 21), "small")  # whose ack wait is longer than this test waits
+        jobs = pull(bunny, "small")
         jobs.grant(10)
         [first] = await take(jobs, 1)
         left = await jobs.close()
@@ -314,7 +314,7 @@ async def test_closing_a_pull_hands_back_what_was_not_taken(opens: Opens, tmp_pa
             await bunny.nak(delivery)
         with pytest.raises(NotConnected):
             await jobs.get()
-        others = pull(bunny)
+        others = pull(bunny, "small")
         others.grant(100)
         seen: set[int] = set()
         async with asyncio.timeout(SOON_S):
