@@ -77,7 +77,7 @@ class Forgery:
         length = len(raw) if self.prelude_len is None else self.prelude_len
         plain = length.to_bytes(2) + raw + self.body if self.plain is None else self.plain
         key = crypto.derive_key(SECRET, b"bunny-bridge/v1/body\0" + crypto.sha256(before))
-        context = f"bunny-bridge/v1/{self._type()}".encode() if self.context is None else self.context
+        context = f"bunny-bridge/v1/{self._type()}".encode("utf-8", "replace") if self.context is None else self.context
         return crypto.seal_body(key, context, plain)
 
     def parts(self) -> tuple[bytes, bytes]:

@@ -142,6 +142,8 @@ def check_core(raw: bytes) -> dict[str, Any]:
         checks["worker"] = strict.matches(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
     if core.get("type") in ("job", "result") and "traceparent" in core:
         checks["traceparent"] = strict.matches(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
+    if core.get("type") in ("job", "result") and "traceparent" in core:
+        checks["traceparent"] = strict.matches(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
     strict.fields(core, "BadFrame", **checks)
     if not core["issued"] < core["expires"] <= core["issued"] + LIFE_MS:
         raise Refused("BadFrame", "times")

@@ -99,6 +99,7 @@ def _written_otherwise() -> Iterator[Case]:
         "generation-minus-0": good.with_(core=spread(good.core).replace(b'"generation":0', b'"generation":-0')),
         "generation-greatest": good.with_core(generation=2**31),
         "n-of-16-digits": good.with_core(job=f"{SESSION}.{10**16 - 1}"),
+        "traced": good.with_core(traceparent=refused_envelopes.TRACE),
         "kind-probe": good.with_core(kind="probe"),
         "of-another-producer": job("other"),
         "issued-5-minutes-ahead": good.with_core(issued=NOW + 300_000, expires=NOW + 300_001),
@@ -115,6 +116,7 @@ def _written_otherwise() -> Iterator[Case]:
     )
     never_ran = result().with_core(attempt=0, worker="w" * 128)
     yield Case("result-of-a-job-that-never-ran", "", never_ran.encode(), "relay")
+    yield Case("result-traced", "", result().with_core(traceparent=refused_envelopes.TRACE).encode(), "relay")
     yield Case("result-long-after", "", result().encode(), "relay", NOW + 3_000_000)
     yield Case("key-at-the-end-of-its-life", "", job("relay-retired").with_core(issued=NOW - 10).encode(), now=NOW - 1)
     yield Case("key-at-the-beginning-of-its-life", "", job("relay-future").encode(), now=NOW + 1)

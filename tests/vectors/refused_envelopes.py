@@ -11,6 +11,7 @@ from tests.vectors.forge import SECRET, WRAP_ID, Forgery, spread
 from tests.vectors.labels import HOUR, IDENTITIES, NOW, SESSION
 
 DAY = 24 * HOUR
+TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 ORDER = 2**252 + 27742317777372353535851937790883648493
 
 
@@ -133,7 +134,13 @@ def cores() -> Iterator[Case]:
         "text-for-a-number": {"generation": "0"},
         "field-missing": {"priority": ...},
         "field-too-many": {"extra": 1},
-        "reserved-field": {"traceparent": "00-00-00-00"},
+        "reserved-field": {"receipt_prev": "00" * 32},
+        "traceparent-null": {"traceparent": None},
+        "traceparent-of-version-01": {"traceparent": f"01{TRACE[2:]}"},
+        "traceparent-upper-case": {"traceparent": TRACE.upper()},
+        "traceparent-of-no-trace": {"traceparent": f"00-{'0' * 32}-{'1' * 16}-01"},
+        "traceparent-of-no-span": {"traceparent": f"00-{'1' * 32}-{'0' * 16}-01"},
+        "traceparent-with-more-behind": {"traceparent": f"{TRACE}-00"},
         "priority-high": {"priority": "high"},
         "type-event": {"type": "event"},
         "type-missing": {"type": ...},
@@ -171,6 +178,7 @@ def cores() -> Iterator[Case]:
     for name, change in answers.items():
         yield Case(f"core-result-{name}", "BadFrame", result().with_core(**change).encode(), "relay")
     yield Case("core-start-with-a-wrap-id", "BadFrame", start().with_core(wrap_id=WRAP_ID.hex()).encode(), "relay")
+    yield Case("core-start-with-a-traceparent", "BadFrame", start().with_core(traceparent=TRACE).encode(), "relay")
 
 
 def versions() -> Iterator[Case]:

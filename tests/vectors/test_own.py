@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from tests.vectors.bundles import signed
 from tests.vectors.forge import Forgery, spread
 from tests.vectors.independent_trust import verify_bundle
 from tests.vectors.labels import NOW, roots
-from tests.vectors.refused_envelopes import BUNNY, OTHER, RELAY, core, job, result, sign_key, start
+from tests.vectors.refused_envelopes import BUNNY, OTHER, RELAY, TRACE, core, job, result, sign_key, start
 from tests.vectors.strictness import Refused
 
 FOLDER = Path(__file__).parent
@@ -142,6 +143,12 @@ def test_every_refusal_has_vectors() -> None:
     assert named >= {"BadBundle", "WeakKey", "RepeatedSigner", "BelowThreshold", "BundleRolledBack", None}
 
 
+def test_the_independent_opener_shares_no_code_with_the_bridge() -> None:
+    for name in ("independent", "independent_trust", "strictness", "xwing", "chunked"):
+        imported = re.findall(r"(?m)^\s*(?:from|import) ([\w.]+)", (FOLDER / f"{name}.py").read_text())
+        assert not [module for module in imported if module.split(".")[0] == "bridge"]
+
+
 def test_the_limit_of_an_envelope() -> None:
     data = job().with_(ciphertext=b"").encode()
     fits = job().with_(ciphertext=bytes(768 * 1024 - len(data))).encode()
@@ -164,7 +171,8 @@ ODD = st.one_of(
     st.sampled_from(
         ["", "job", "result", "start", "relay", "bunny", "other", "normal", "a.b", "\ud800", "é", "0" * 32]
     ),
-    st.sampled_from([sign_key("relay").kid.hex(), sign_key("other").kid.hex(), "AB" * 32, "ab" * 32, "ab" * 16]),
+    st.sampled_from([sign_key("relay").kid.hex(), sign_key("other").kid.hex(), "AB" * 32, "ab" * 32, "ab" * 16, TRACE]),
+    st.from_regex(r"\A0[01]-[01ab]{32}-[01ab]{16}-[0-9a-f]{2}\Z"),
     st.text(max_size=8),
     st.lists(st.integers(), max_size=2),
     st.dictionaries(st.text(max_size=2), st.integers(), max_size=2),
