@@ -195,7 +195,7 @@ class Judge:
             return self._again(case, None, "CancelledError", "the handler was cancelled from within")
         except (Exception, SystemExit) as error:
             _log.warning("attempt_failed", exc_info=error)
-            return self._again(case, None, type(error).__name__, str(error))
+            return self._again(case, None, type(error).__name__, _text(error))
         try:
             return Done(encode(value))
         except InvalidArguments as error:
@@ -250,6 +250,13 @@ class Judge:
         return authenticate_answer(
             self._opener, data, type_, case.key, case.job.digest, case.settings.workers, now_ms()
         )
+
+
+def _text(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception:  # the exception is the user's own class
+        return ""
 
 
 def backoff(settings: QueueSettings, attempt: int) -> float:

@@ -12,9 +12,10 @@ from typing import Final, Protocol
 
 import structlog
 
-from bridge import observe
 from bridge.errors import BridgeError
 
+THREAD_NAME: Final = "handler"
+"""What the names of the threads begin with that plain handlers run in."""
 STOP_TIMEOUT_S: Final = 2.0
 """How long a second signal leaves for handing back what is held."""
 
@@ -37,8 +38,6 @@ class Runnable(Protocol):
 
 def main(worker: Runnable) -> None:
     """Run a worker until a signal, and exit. See `consumers.Worker.main`."""
-    if not structlog.is_configured():
-        observe.configure()
     code = 0
     try:
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
@@ -46,7 +45,10 @@ def main(worker: Runnable) -> None:
     except BridgeError as error:
         print(f"error: {error}", file=sys.stderr)  # noqa: T201  # one line, for whoever started the process
         code = error.exit_code
-    if any(thread.name.startswith("handler") for thread in threading.enumerate()):
+    threads = [thread for thread in threading.enumerate() if thread.name.startswith(THREAD_NAME)]
+    for thread in threads:
+        thread.join(0.2)  # an idle one is about to end
+    if any(thread.is_alive() for thread in threads):
         # A plain function cannot be interrupted, and the interpreter would wait for it for ever.
         _log.warning("handler_abandoned")
         _exit(code)

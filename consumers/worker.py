@@ -14,6 +14,7 @@ from typing import Any, Final, Protocol, TypeVar, overload
 
 import structlog
 
+from bridge import observe
 from bridge.envelope import Opener, Sealer
 from bridge.errors import ConfigurationError
 from bridge.identity import Connection, Identity, QueueSettings
@@ -139,6 +140,8 @@ class Worker:
             ConfigurationError: The folder, or a handler that the policy grants no jobs to.
             TrustError: The trust bundle cannot be relied on, or has expired while it ran.
         """
+        if not structlog.is_configured():
+            observe.configure()  # structlog's own default prints the local variables of a handler that failed
         member = Member.load(self.folder if self.folder is not None else folder_from_env())
         self._queues(member.connection)  # what is wrong with the handlers is said before anything is dialled
         await self.serve(member.identity, member.trust, member.connection, await member.connect("worker"))
@@ -147,9 +150,13 @@ class Worker:
         """Serve over a given transport until `stop`, then close it; raises as `run`."""
         worker = _UNSAFE.sub("-", f"{socket.gethostname()}-{os.getpid()}")[-128:].lstrip("-._")
         sealer, opener = Sealer(identity), Opener(identity, trust)
-        threads = ThreadPoolExecutor(self.concurrency, thread_name_prefix="handler")
+        threads = ThreadPoolExecutor(self.concurrency, thread_name_prefix=process.THREAD_NAME)
         try:
             queues = self._queues(connection)
+            for queue, settings in queues.items():
+                for kind in settings.kinds:
+                    if self._handlers.get(queue, kind) is None:
+                        _log.warning("kind_without_handler", queue=queue, kind=kind)
             judge = Judge(opener, sealer, transport, self._handlers, threads, worker)
             settler = Settler(judge, sealer, trust, transport, worker)
             self._intake = Intake(
@@ -190,7 +197,7 @@ class Worker:
             self._intake.stop()
 
     def _queues(self, connection: Connection) -> dict[str, QueueSettings]:
-        """The queues to serve, after checking that the policy grants what there are handlers for, and the reverse."""
+        """The queues to serve, after checking that the policy grants what there are handlers for."""
         granted = {name: q for name, q in connection.queues.items() if q.workers == connection.identity}
         if not self._handlers.queues:
             raise ConfigurationError("the worker has no handler; register one with @worker.handler(queue, kind)")
@@ -205,10 +212,6 @@ class Worker:
                     f"queue {handler.queue!r} has no kind {handler.kind!r}; "
                     f"bridge.yaml has {', '.join(granted[handler.queue].kinds)}"
                 )
-        for queue, settings in granted.items():
-            for kind in settings.kinds:
-                if self._handlers.get(queue, kind) is None:
-                    _log.warning("kind_without_handler", queue=queue, kind=kind)
         return {queue: granted[queue] for queue in self._handlers.queues}
 
 

@@ -7,9 +7,10 @@ import threading
 from dataclasses import dataclass, replace
 
 import pytest
+import structlog
 from pydantic import BaseModel
 
-from bridge import subjects
+from bridge import observe, subjects
 from bridge.clock import now_ms
 from bridge.core import Core
 from bridge.envelope import Draft
@@ -566,6 +567,29 @@ async def test_a_bundle_that_expires_ends_the_worker() -> None:
             async with fleet.working(worker) as serving:
                 await asyncio.wait([serving], timeout=10)
     assert calls == [1]
+
+
+async def test_no_log_line_holds_anything_of_a_job(capsys: pytest.CaptureFixture[str]) -> None:
+    observe.configure(json=True, level="debug")
+    fleet = Fleet.make(policy(max_attempts=2))
+    worker = Worker()
+
+    @worker.handler("thumbs", "resize")
+    def fails(args: str) -> None:
+        raise RuntimeError(f"of {args}")
+
+    try:
+        async with fleet.working(worker), fleet.producer() as relay:
+            for args in ("canary", ["canary"]):
+                handle = await relay.submit("thumbs", "resize", args)
+                with pytest.raises(JobFailed):
+                    await handle.result()
+    finally:
+        structlog.reset_defaults()
+    written = capsys.readouterr().err
+    assert "attempt_failed" in written
+    assert "RuntimeError" in written
+    assert "canary" not in written
 
 
 # --- what is refused before anything runs ----------------------------------------------------------
