@@ -313,6 +313,16 @@ def nkey_public(seed: str) -> str:
     return public
 
 
+def nkey_sign(seed: str, nonce: bytes) -> bytes:
+    """The signature over a server's nonce that proves possession of a NATS user seed.
+
+    Raises:
+        ValueError: It is not a user seed.
+    """
+    nkey_public(seed)
+    return bytes(nkeys.from_seed(seed.encode()).sign(nonce))
+
+
 def is_nkey(public: str) -> bool:
     """Whether the text looks like the public key of a NATS user: 56 characters of base32, from ``U``."""
     return _NKEY.fullmatch(public) is not None

@@ -14,6 +14,9 @@ DISTRIBUTION: Final = "bunny-bridge"
 SYNC: Final = {"power-loss": "always", "process": "1s"}
 """``sync_interval`` of each durability: every write on disk before its PubAck, or within a second."""
 
+POLICY_TAG: Final = "policy:"
+"""What a server's tag begins with that names the digest of its policy."""
+
 
 def server_config(role: str) -> str:
     """``nats/hub.conf`` or ``nats/leaf.conf``, as shipped.
@@ -37,9 +40,17 @@ def server_config(role: str) -> str:
 
 
 def cluster_conf(policy: Policy, cloud: Cloud) -> str:
-    """``cluster.conf``: the domain, the durability, and the routes of a cluster (one server has none)."""
+    """``cluster.conf``: the domain, the durability, and the routes of a cluster (one server has none).
+
+    The tag is what a running server tells of the policy it was given: a reload is taken as a whole or not at all,
+    so a tag that differs from the file's says the accounts differ as well.
+    """
     prefix = cloud.role.upper()
-    variables: dict[str, Value] = {f"{prefix}_DOMAIN": cloud.name, f"{prefix}_SYNC": SYNC[cloud.durability]}
+    variables: dict[str, Value] = {
+        f"{prefix}_DOMAIN": cloud.name,
+        f"{prefix}_SYNC": SYNC[cloud.durability],
+        "server_tags": [f"{POLICY_TAG}{policy.digest}"],
+    }
     notes = [
         f"{policy.bridge}: what the servers in {cloud.name} share. Rendered from the policy: change that instead.",
     ]
