@@ -32,6 +32,8 @@ identities:
   bunny: {cloud: azure}
   ops-aws: {cloud: aws, role: inspector}                  # reads queues and streams; one in each cloud
   ops-azure: {cloud: azure, role: inspector}
+  sys-aws: {cloud: aws, role: system}                     # reads what the servers tell of themselves; optional
+  sys-azure: {cloud: azure, role: system}
   provisioner-aws: {cloud: aws, role: provisioner}        # makes streams and consumers, reads no payload
   provisioner-azure: {cloud: azure, role: provisioner}
   azure-link: {cloud: azure, role: link}                  # the leaf's own credential at the hub

@@ -37,6 +37,8 @@ class Role(StrEnum):
     """Reports the backlog and health of its cloud."""
     PROVISIONER = "provisioner"
     """Creates and updates streams and consumers, reads no payload."""
+    SYSTEM = "system"
+    """Reads what the servers of its cloud tell of themselves: no stream, no change."""
     LINK = "link"
     """The leaf node's own credential at the hub."""
 

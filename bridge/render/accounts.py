@@ -5,7 +5,7 @@
   `bridge.render.permissions`.
 - ``BRIDGE`` owns nothing, and the link binds to it. What crosses is exported to and imported from it by name, on
   both sides, and repeated as the permissions of the hub's leaf user: any one of the lists stops a subject.
-- ``SYS`` has no users.
+- ``SYS``, the servers' own account, has no users. What a system identity may ask is imported from it by name.
 
 An identity's account has the identity's name: names are lower-case, and those of the other accounts are not.
 """
@@ -22,6 +22,7 @@ from bridge.render.crossings import Crossing, crossings
 from bridge.render.permissions import Grant, Permissions, grants, link_permissions, permissions
 
 LINK_ACCOUNT: Final = "BRIDGE"
+SYSTEM_ACCOUNT: Final = "SYS"
 
 PULL_THRESHOLD: Final = "5m"
 """Longer than any pull waits: a service that forgets a request earlier loses the job until its ack wait is over."""
@@ -36,12 +37,12 @@ def accounts_conf(policy: Policy, keys: Mapping[str, PublicIdentity], cloud: Clo
     crossing = crossings(policy)
     offered = _offers(policy, here)
     accounts: dict[str, Value] = {
-        "SYS": {},
+        SYSTEM_ACCOUNT: {"exports": [_offer(grant, names) for grant, names in offered.items() if grant.system]},
         cloud.account: {
             "jetstream": "enabled",
             "exports": [
                 *(_export(c, c.local, [LINK_ACCOUNT]) for c in crossing if c.owner == cloud.name),
-                *(_offer(grant, names) for grant, names in offered.items() if grant.cloud == cloud.name),
+                *(_offer(g, names) for g, names in offered.items() if g.cloud == cloud.name and not g.system),
             ],
             "imports": [
                 _import(c.kind, c.remote, LINK_ACCOUNT) for c in crossing if c.owner != cloud.name and c.copying
@@ -80,6 +81,8 @@ def _offers(policy: Policy, identities: Iterable[IdentityEntry]) -> dict[Grant, 
 
 
 def _source(grant: Grant, cloud: Cloud) -> str:
+    if grant.system:
+        return SYSTEM_ACCOUNT
     return cloud.account if grant.cloud == cloud.name else LINK_ACCOUNT
 
 

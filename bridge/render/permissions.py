@@ -19,13 +19,22 @@ What subjects cannot separate, and who is trusted with it:
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
 from bridge import subjects
 from bridge.policy import IdentityEntry, Policy, Queue, Role
 from bridge.render.crossings import Crossing
 from bridge.render.streams import plan
 from bridge.subjects import api_call
+
+SERVER_REQUESTS: Final = (
+    *("STATSZ", "VARZ", "HEALTHZ", "CONNZ", "SUBSZ", "ROUTEZ", "GATEWAYZ", "LEAFZ", "ACCOUNTZ", "JSZ"),
+    *("EXPVARZ", "RAFTZ", "IPQUEUESZ"),
+)
+"""What a server tells of itself, at its own id or at ``PING``, which all servers of the cloud answer."""
+
+ACCOUNT_REQUESTS: Final = ("CONNZ", "SUBSZ", "LEAFZ", "JSZ", "INFO")
+"""What the servers tell of an account."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +47,8 @@ class Grant:
     """Where it is offered: the identity's own cloud, or the other one through the link."""
     responses: bool = False
     """Whether one request may be answered by many messages."""
+    system: bool = False
+    """Whether the servers of that cloud themselves offer it, in their system account."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +77,8 @@ def grants(policy: Policy, identity: IdentityEntry) -> tuple[Grant, ...]:
             found += _inspector(policy, identity.cloud)
         case Role.PROVISIONER:
             found += _provisioner(policy, identity.cloud)
+        case Role.SYSTEM:
+            found += _system(identity.cloud)
         case Role.AGENT | Role.LINK:
             pass
     return tuple(dict.fromkeys(found))
@@ -76,7 +89,7 @@ def permissions(policy: Policy, identity: IdentityEntry) -> Permissions:
     given = grants(policy, identity)
     publish = tuple(grant.subject for grant in given if grant.kind == "publish")
     subscribe = tuple(grant.subject for grant in given if grant.kind == "subscribe")
-    if identity.role in (Role.INSPECTOR, Role.OPERATOR):
+    if identity.role in (Role.INSPECTOR, Role.OPERATOR, Role.SYSTEM):
         publish += ("$SYS.REQ.USER.INFO",)
     return Permissions(publish, (f"{subjects.inbox_prefix(identity.name)}.>", *subscribe))
 
@@ -141,6 +154,21 @@ def _overview() -> list[str]:
         api_call("STREAM.INFO", "*"),
         api_call("CONSUMER.NAMES", "*"),
         api_call("CONSUMER.LIST", "*"),
+    ]
+
+
+def _system(cloud: str) -> list[Grant]:
+    # By name and never `$SYS.REQ.SERVER.PING.>`: profiles are among what answers there. Nothing that acts is here,
+    # of a server (RELOAD, KICK, LDM, PROFILEZ) or of an account (CLAIMS).
+    requests = [
+        "$SYS.REQ.SERVER.PING",
+        *(f"$SYS.REQ.SERVER.*.{call}" for call in SERVER_REQUESTS),
+        *(f"$SYS.REQ.ACCOUNT.*.{call}" for call in ACCOUNT_REQUESTS),
+    ]
+    events = ("$SYS.ACCOUNT.*.CONNECT", "$SYS.ACCOUNT.*.DISCONNECT", "$SYS.SERVER.*.CLIENT.AUTH.ERR")
+    return [
+        *(Grant("publish", subject, cloud, responses=True, system=True) for subject in requests),
+        *(Grant("subscribe", subject, cloud, system=True) for subject in events),
     ]
 
 

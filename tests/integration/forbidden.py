@@ -74,10 +74,22 @@ def _nobody(policy: Policy, me: IdentityEntry) -> Iterator[str]:
             for rest in ("INFO", "STREAM.NAMES", "STREAM.LIST", *(f"STREAM.INFO.{s}" for s in _streams(policy))):
                 yield f"$JS.{cloud}.API.{rest}"
     for account in ("RELAY", "BUNNY", "BRIDGE", "SYS"):
-        yield f"$SYS.REQ.ACCOUNT.{account}.CONNZ"
         yield f"$SYS.ACCOUNT.{account}.SERVER.CONNS"
-    for rest in ("PING", "PING.CONNZ", "PING.JSZ", "ID.RELOAD", "ID.KICK", "ID.LDM", "ID.PROFILEZ"):
-        yield f"$SYS.REQ.SERVER.{rest}"
+        yield f"$SYS.ACCOUNT.{account}.CONNECT"
+        yield f"$SYS.ACCOUNT.{account}.LEAFNODE.CONNECT"
+        for rest in ("CLAIMS.UPDATE", "CLAIMS.LOOKUP", "CONNS", "STATZ"):
+            yield f"$SYS.REQ.ACCOUNT.{account}.{rest}"
+    for server in ("ID", "PING"):
+        for rest in ("RELOAD", "KICK", "LDM", "PROFILEZ"):
+            yield f"$SYS.REQ.SERVER.{server}.{rest}"
+    yield from ("$SYS.REQ.CLAIMS.UPDATE", "$SYS.REQ.CLAIMS.DELETE", "$SYS.REQ.CLAIMS.PACK", "$SYS.REQ.ACCOUNT.NSUBS")
+    yield from ("$SYS.SERVER.ID.SHUTDOWN", "$SYS.SERVER.ID.LAMEDUCK", "$SYS.SERVER.ID.STATSZ", "$SYS.DEBUG.SUBSCRIBERS")
+    yield from ("$NRG.V.guess", "$NRG.AE.guess", "$SYS._INBOX.guess.x", "$SYS.LATENCY.M2.guess")
+    if me.role is not Role.SYSTEM:
+        for rest in ("PING", "PING.CONNZ", "PING.JSZ", "ID.VARZ", "ID.SUBSZ"):
+            yield f"$SYS.REQ.SERVER.{rest}"
+        for rest in ("CONNZ", "JSZ", "INFO"):
+            yield f"$SYS.REQ.ACCOUNT.RELAY.{rest}"
     yield from ("_R_.guess", "_GR_.guess", "$LDS.guess", "$MQTT.msgs.x", "$KV.x", "x", "jobs", "done")
     for queue in policy.queues.values():
         yield f"home.results.{queue.name}"
@@ -175,6 +187,9 @@ def _making(policy: Policy, me: IdentityEntry) -> list[str]:
 def _listening(policy: Policy, me: IdentityEntry) -> Iterator[str]:
     """Nobody listens to what is not addressed to it."""
     yield from (">", "*", "*.>", "_INBOX.>", "_R_.>", "_GR_.>", "$SYS.>", "$SYS.ACCOUNT.>", "$LDS.>")
+    yield from ("$SYS.REQ.>", "$SYS.SERVER.>", "$SYS.SERVER.*.STATSZ", "$SYS._INBOX.>", "$NRG.>")
+    if me.role is not Role.SYSTEM:
+        yield from ("$SYS.ACCOUNT.*.CONNECT", "$SYS.ACCOUNT.*.DISCONNECT", "$SYS.SERVER.*.CLIENT.AUTH.ERR")
     yield from ("$JS.>", "$JS.API.>", "$JS.ACK.>", "$JS.FC.>", "$JS.*.API.>", "$JSC.>", "home.>", "done.>")
     if me.role not in (Role.INSPECTOR, Role.OPERATOR):
         yield from ("$JS.EVENT.ADVISORY.>", "$JS.EVENT.METRIC.>")

@@ -7,6 +7,7 @@ import json
 from collections import Counter
 from pathlib import Path
 from typing import Any
+from unittest.mock import ANY
 
 import nats
 import pytest
@@ -14,16 +15,20 @@ import pytest
 from bridge.devserver import Bridge, Server, running
 from bridge.devserver.ports import free_port
 from bridge.policy import Policy, Role
+from bridge.render.permissions import ACCOUNT_REQUESTS, SERVER_REQUESTS
 from tests.integration.forbidden import SESSION, forbidden, refusals
 from tests.integration.plain import Plain, plain, status, stored
 from tests.support import POLICY, write_policy
 
 EVERY_ROLE = POLICY.replace(
     "  link-azure:",
-    "  boss-aws: {cloud: aws, role: operator}\n  agent-azure: {cloud: azure, role: agent}\n  link-azure:",
+    "  boss-aws: {cloud: aws, role: operator}\n  agent-azure: {cloud: azure, role: agent}\n"
+    "  sys-aws: {cloud: aws, role: system}\n  sys2-aws: {cloud: aws, role: system}\n"
+    "  sys-azure: {cloud: azure, role: system}\n  link-azure:",
 )
 SERVICES = ("alpha", "beta", "relay", "bunny", "gamma")
-USERS = (*SERVICES, "ops-aws", "ops-azure", "prov-aws", "prov-azure", "boss-aws", "agent-azure")
+SYSTEM = ("sys-aws", "sys2-aws", "sys-azure")
+USERS = (*SERVICES, *SYSTEM, "ops-aws", "ops-azure", "prov-aws", "prov-azure", "boss-aws", "agent-azure")
 """All but the link, which is no user (`test_compromised_leaf`)."""
 
 QUEUES = pytest.mark.parametrize(
@@ -221,6 +226,51 @@ async def test_a_provisioner_makes_what_is_planned(name: str, tmp_path: Path) ->
             await me.api(f"CONSUMER.CREATE.{path}", body)
             await me.api(f"CONSUMER.DURABLE.CREATE.{path}", body)
             await me.api(f"CONSUMER.INFO.{path}")
+        assert not me.refused
+
+
+@pytest.mark.parametrize("name", ["sys-aws", "sys-azure"])
+async def test_a_system_identity_hears_what_the_servers_of_its_cloud_tell(name: str, tmp_path: Path) -> None:
+    async with running(every_role(tmp_path), tmp_path / "b") as bridge, plain(bridge, name) as me:
+        cloud = bridge.policy.identities[name].cloud
+        came = await me.client.subscribe("$SYS.ACCOUNT.*.CONNECT")
+        await me.client.subscribe("$SYS.ACCOUNT.*.DISCONNECT")
+        await me.client.subscribe("$SYS.SERVER.*.CLIENT.AUTH.ERR")
+        server = json.loads((await me.ask("$SYS.REQ.SERVER.PING")).data)["server"]
+        # The other cloud's servers are behind the link, which carries nothing of the system account.
+        assert server["name"] == f"acme-{cloud}"
+        same = server | dict.fromkeys(("time", "seq"), ANY)
+        for call in SERVER_REQUESTS:
+            for which in ("PING", server["id"]):
+                assert json.loads((await me.ask(f"$SYS.REQ.SERVER.{which}.{call}")).data)["server"] == same
+        for call in ACCOUNT_REQUESTS:
+            answer = json.loads((await me.ask(f"$SYS.REQ.ACCOUNT.{bridge.policy.clouds[cloud].account}.{call}")).data)
+            assert "error" not in answer
+        async with plain(bridge, "alpha" if cloud == "aws" else "bunny") as them:
+            event = json.loads((await came.next_msg(timeout=5)).data)
+            assert event["client"]["acc"] == them.name
+        assert not me.refused
+
+
+async def test_what_the_servers_answer_a_system_identity_stays_in_its_account(tmp_path: Path) -> None:
+    """Gossip of servers, raft and administration are subjects of the system account too, and replies unchecked."""
+    async with (
+        running(every_role(tmp_path), tmp_path / "b") as bridge,
+        plain(bridge, "sys2-aws") as other,
+        plain(bridge, "sys-aws") as me,
+    ):
+        heard = await other.client.subscribe("$SYS.ACCOUNT.*.CONNECT")
+        await other.settled()
+        started = json.loads((await me.ask("$SYS.REQ.SERVER.PING.VARZ")).data)
+        for reply in (
+            "$SYS.ACCOUNT.guess.CONNECT",
+            *(f"$SYS.REQ.SERVER.{started['server']['id']}.{call}" for call in ("RELOAD", "KICK", "LDM")),
+        ):
+            await me.client.publish("$SYS.REQ.SERVER.PING.VARZ", b"", reply=reply)
+        after = json.loads((await me.ask("$SYS.REQ.SERVER.PING.VARZ")).data)
+        assert after["data"]["config_load_time"] == started["data"]["config_load_time"]
+        await other.ask("$SYS.REQ.SERVER.PING")
+        assert heard.pending_msgs == 0
         assert not me.refused
 
 

@@ -70,7 +70,9 @@ def test_a_queue_works_in_the_other_direction(tmp_path: Path) -> None:
 
 
 def test_every_role_can_be_declared_and_an_idle_identity_is_fine(tmp_path: Path) -> None:
-    more = "".join(f"  idle-{role}: {{cloud: aws, role: {role}}}\n" for role in ("service", "operator", "agent"))
+    more = "".join(
+        f"  idle-{role}: {{cloud: aws, role: {role}}}\n" for role in ("service", "operator", "agent", "system")
+    )
     policy = load(tmp_path, changed("identities:\n", "identities:\n" + more))
     assert policy.identities["idle-operator"].role is Role.OPERATOR
 

@@ -34,6 +34,7 @@ ENTRIES = (
     IdentityEntry("ops", "aws", Role.INSPECTOR),
     IdentityEntry("boss", "aws", Role.OPERATOR),
     IdentityEntry("agent", "azure", Role.AGENT),
+    IdentityEntry("sys", "aws", Role.SYSTEM),
     IdentityEntry("prov-aws", "aws", Role.PROVISIONER),
     IdentityEntry("prov-azure", "azure", Role.PROVISIONER),
     IdentityEntry("link", "azure", Role.LINK),
@@ -166,6 +167,16 @@ def test_whoever_needs_nothing_may_do_nothing() -> None:
         # An empty list of what is allowed would be read as everything.
         section = FILES[f"{entry.cloud}/accounts.conf"].split(f'"{KEYS[name].nkey}"')[1]
         assert section.lstrip().split("\n")[1].strip().startswith('permissions: { publish: { deny: [">"] }')
+
+
+def test_a_system_identity_is_told_and_acts_on_nothing() -> None:
+    for allowed in ("PING", "PING.VARZ", "ID.JSZ", "ID.CONNZ"):
+        assert may("sys", f"$SYS.REQ.SERVER.{allowed}")
+    for verb in ("RELOAD", "KICK", "LDM", "PROFILEZ"):
+        assert not may("sys", f"$SYS.REQ.SERVER.PING.{verb}")
+        assert not may("sys", f"$SYS.REQ.SERVER.ID.{verb}")
+    assert not any(may("sys", f"$JS.API.{call}") for call in ("INFO", "STREAM.LIST", "STREAM.INFO.JOBS_thumbs"))
+    assert "users" not in FILES["aws/accounts.conf"].split("  RELAY: {")[0]
 
 
 def test_the_link_carries_what_crosses_and_replies() -> None:
