@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
 
@@ -14,8 +16,12 @@ from bridge.errors import ConfigurationError
 from bridge.identity import CA_FILE, ENVIRONMENT, Connection, Identity
 from bridge.jetstream import connect
 from bridge.policy import Role
-from bridge.provision import Report, load_plan
+from bridge.policy.quantities import spell_duration, spell_size
+from bridge.provision import MONITOR, Difference, Report, load_plan
 from bridge.provision import provision as make_match
+
+_DURATIONS: Final = frozenset({"max_age", "duplicate_window", "ack_wait", "idle_heartbeat"})
+_SIZES: Final = frozenset({"max_bytes", "max_msg_size"})
 
 
 def register(app: typer.Typer) -> None:
@@ -86,8 +92,34 @@ def _show(out: Out, report: Report, dry_run: bool) -> None:
         for change in report.changes
     ]
     out.table(("asset", "would be" if dry_run else "is", "fields"), rows)
+    changed = [(change.asset, *row) for change in report.changes for each in change.differences for row in _rows(each)]
+    if changed:
+        out.table(("asset", "field", "is" if dry_run or not report.applied else "was", "plan"), changed)
     for name in report.extra:
         out.say(f"stream {name}: not in the plan, left alone")
+
+
+def _rows(difference: Difference) -> Iterator[tuple[str, str, str]]:
+    """A difference as rows of field, what there is, what is planned; of metadata each key that differs."""
+    name, have, want = difference.field, difference.have, difference.want
+    if name == "metadata":
+        before = have or {}
+        for key in sorted({*want, *(key for key in before if key.startswith(MONITOR))}):
+            if before.get(key) != want.get(key):
+                yield key, _spelled(key, before.get(key)), _spelled(key, want.get(key))
+    else:
+        yield name, _spelled(name, have), _spelled(name, want)
+
+
+def _spelled(name: str, value: Any) -> str:  # noqa: ANN401 - JSON
+    """A value as bridge.yaml would have it, where that is known."""
+    if value is None:
+        return "-"
+    if name in _DURATIONS and value > 0 and value % 1_000_000 == 0:
+        return spell_duration(value // 1_000_000)
+    if name in _SIZES and value > 0:
+        return spell_size(value)
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def _values(report: Report) -> dict[str, Any]:
@@ -100,6 +132,9 @@ def _values(report: Report) -> dict[str, Any]:
                 "consumer": change.consumer or None,
                 "outcome": change.outcome.value,
                 "fields": [each.field for each in change.differences],
+                "differences": [
+                    {"field": each.field, "have": each.have, "want": each.want} for each in change.differences
+                ],
             }
             for change in report.changes
         ],

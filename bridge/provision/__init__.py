@@ -1,6 +1,6 @@
 """Make servers match the rendered plan: idempotent, and refusing whatever would destroy data."""
 
 from bridge.provision.apply import Change, Outcome, Report, Requester, load_plan, provision
-from bridge.provision.difference import Difference
+from bridge.provision.difference import MONITOR, Difference
 
-__all__ = ["Change", "Difference", "Outcome", "Report", "Requester", "load_plan", "provision"]
+__all__ = ["MONITOR", "Change", "Difference", "Outcome", "Report", "Requester", "load_plan", "provision"]

@@ -12,7 +12,7 @@ from typing import Any, Final, Protocol
 
 from bridge.errors import ConfigurationError, TransportError
 from bridge.files import read_file
-from bridge.provision.difference import Config, Difference, consumer_differences, stream_differences
+from bridge.provision.difference import Config, Difference, consumer_differences, merged, stream_differences
 from bridge.subjects import api_call
 
 TIMEOUT_S: Final = 10.0
@@ -171,14 +171,16 @@ async def _make(server: Requester, change: Change, want: Config) -> None:
         info = await _info(server, name, change.consumer) if update else None
         have = info["config"] if info else {}
         path = [name, change.consumer, *([want["filter_subject"]] if want.get("filter_subject") else [])]
-        body = {"stream_name": name, "config": {**have, **want}, "action": "update" if update else "create"}
-        answer = await _call(server, change.asset, api_call("CONSUMER.CREATE", *path), body)
+        body = {"stream_name": name, "config": merged(have, want), "action": "update" if update else "create"}
+        await _call(server, change.asset, api_call("CONSUMER.CREATE", *path), body)
+        # Asked again: a server that was restarted answers the first update with what the consumer was before.
+        answer = await _info(server, name, change.consumer)
     else:
         if update:
             info = await _call(server, change.asset, api_call("STREAM.INFO", name))
             have = info["config"] if info else {}
         call = api_call("STREAM.UPDATE" if update else "STREAM.CREATE", name)
-        answer = await _call(server, change.asset, call, {**have, **want})
+        answer = await _call(server, change.asset, call, merged(have, want))
     got = answer["config"] if answer else {}
     state: Config = {}
     left = consumer_differences(got, want) if change.consumer else stream_differences(got, want, state, _EPOCH)

@@ -62,6 +62,13 @@ _CONSUMER: Final = frozenset({"description", "ack_wait", "max_deliver", "max_ack
 """Consumer fields that can be changed; with the others it would be another consumer."""
 
 
+MONITOR: Final = "io.nats.monitor."
+"""Metadata that is the plan's alone: a threshold that it no longer has is to go."""
+
+_SERVERS: Final = "_nats."
+"""Metadata that servers write themselves."""
+
+
 def stream_differences(have: Config, want: Config, state: Config, now: dt.datetime) -> list[Difference]:
     """How a stream's configuration differs from the planned one.
 
@@ -135,6 +142,9 @@ def _same(name: str, have: Any, want: Any) -> bool:  # noqa: ANN401 - JSON
         return True
     if name == "subjects":
         return set(have or ()) == set(want)
+    if name == "metadata":
+        ours = {key: value for key, value in (have or {}).items() if key.startswith(MONITOR) or key in want}
+        return ours == dict(want)
     return _covers(have, want)
 
 
@@ -146,6 +156,18 @@ def _covers(have: Any, want: Any) -> bool:  # noqa: ANN401 - JSON
         found = have or []
         return len(found) == len(want) and all(_covers(h, w) for h, w in zip(found, want, strict=True))
     return bool(have == want) or (not have and not want)
+
+
+def merged(have: Config, want: Config) -> dict[str, Any]:
+    """The configuration to send: as planned, and what the plan does not name as it is.
+
+    Metadata that others wrote is kept, a former plan's thresholds are not.
+    """
+    config = {**have, **want}
+    if "metadata" in want:
+        kept = {k: v for k, v in (have.get("metadata") or {}).items() if not k.startswith((MONITOR, _SERVERS))}
+        config["metadata"] = kept | want["metadata"]
+    return config
 
 
 def parse_time(text: str) -> dt.datetime:

@@ -11,6 +11,7 @@ from typing import Any, Final, TypeAlias
 
 from bridge import subjects
 from bridge.policy import Policy, Queue
+from bridge.render import thresholds
 
 Config: TypeAlias = dict[str, Any]
 
@@ -51,7 +52,7 @@ def plan(policy: Policy, cloud: str) -> Config:
             streams += [_outbox(queue), _starts(queue), _dead(queue), _refused(queue)]
             consumers.append({"stream": subjects.results_stream(queue.name), "config": _home_consumer(queue)})
         if queue.home == cloud:
-            streams += [_jobs(queue), _home(queue)]
+            streams += [_jobs(queue), _home(queue, policy.max_outage_ms)]
             consumers += [
                 {"stream": subjects.jobs_stream(queue.name), "config": _jobs_consumer(queue, priority)}
                 for priority in subjects.PRIORITIES
@@ -76,6 +77,7 @@ def _jobs(queue: Queue) -> Config:
         retention="workqueue",
         max_msgs=queue.max_pending,
         max_bytes=queue.max_bytes,
+        metadata=thresholds.stored_jobs(queue),
         **_FENCED,
         **_KEPT,
     )
@@ -94,7 +96,7 @@ def _outbox(queue: Queue) -> Config:
     )
 
 
-def _home(queue: Queue) -> Config:
+def _home(queue: Queue, max_outage_ms: int) -> Config:
     """P: the copy of the results.
 
     Neither a least size nor a fence of its own: either would stall the copying without an error. When it is
@@ -115,6 +117,7 @@ def _home(queue: Queue) -> Config:
                 "consumer": {"name": subjects.HOME_CONSUMER, "deliver_subject": subjects.home_subject(queue.name)},
             }
         ],
+        metadata=thresholds.copy(queue, max_outage_ms),
         republish={"src": subjects.any_result(queue.name), "dest": subjects.done_template(queue.name)},
         **_KEPT,
     )
@@ -142,6 +145,7 @@ def _dead(queue: Queue) -> Config:
         max_msgs_per_subject=1,
         max_bytes=_aside(queue),
         max_age=_seconds(DEAD_AGE_S),
+        metadata=thresholds.put_aside(queue),
     )
 
 
@@ -155,6 +159,7 @@ def _refused(queue: Queue) -> Config:
         discard="old",
         max_bytes=_aside(queue),
         max_age=_seconds(REFUSED_AGE_S),
+        metadata=thresholds.put_aside(queue),
     )
 
 
@@ -205,6 +210,7 @@ def _jobs_consumer(queue: Queue, priority: str) -> Config:
         "max_ack_pending": MAX_ACK_PENDING,
         "max_waiting": MAX_WAITING,
         "num_replicas": 0,
+        "metadata": thresholds.workers(queue, MAX_ACK_PENDING, MAX_WAITING),
     }
 
 
@@ -222,6 +228,7 @@ def _home_consumer(queue: Queue) -> Config:
         "max_deliver": -1,
         "max_ack_pending": HOME_ACK_PENDING,
         "num_replicas": 0,
+        "metadata": thresholds.home(queue),
     }
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from bridge.provision.difference import consumer_differences, parse_time, stream_differences
+from bridge.provision.difference import consumer_differences, merged, parse_time, stream_differences
 
 NOW = dt.datetime(2026, 1, 2, tzinfo=dt.UTC)
 STATE = {"messages": 10, "bytes": 5_000, "num_subjects": 10, "first_ts": "2026-01-01T23:00:00.123456789Z"}
@@ -83,6 +83,17 @@ def test_widening_is_safe(want: dict[str, Any]) -> None:
 )
 def test_what_would_take_away_is_refused(want: dict[str, Any]) -> None:
     assert refused(HAVE, want) == dict.fromkeys(want, True)
+
+
+def test_thresholds_are_the_plan_s_and_other_metadata_is_others() -> None:
+    warn, critical = "io.nats.monitor.subjects-warn", "io.nats.monitor.subjects-critical"
+    have = {"metadata": {"_nats.ver": "2", "team": "relay", warn: "1", critical: "2"}, "max_bytes": 1}
+    assert not refused(have, {"metadata": {warn: "1", critical: "2"}})
+    assert not refused(have, {"max_bytes": 1})
+    assert refused(have, {"metadata": {warn: "1", critical: "3"}}) == {"metadata": False}
+    assert refused(have, {"metadata": {warn: "1"}}) == {"metadata": False}
+    assert merged(have, {"metadata": {warn: "5"}})["metadata"] == {"team": "relay", warn: "5"}
+    assert merged(have, {"max_bytes": 2}) == {**have, "max_bytes": 2}
 
 
 def test_fewer_per_subject_is_safe_only_if_none_holds_more() -> None:
