@@ -29,6 +29,7 @@ CA_FILE: Final = "ca.pem"
 TRUST_FILE: Final = "trust.json"
 ROOTS_FILE: Final = "roots.json"
 LEAF_SEED_FILE: Final = "leaf-seed.conf"
+NATS_SEED_FILE: Final = "nats.nk"
 
 ENVIRONMENT: Final = "BUNNY_IDENTITY"
 """The environment variable that names the identity folder of a service."""
@@ -120,7 +121,9 @@ class Identity:
         )
 
     def save(self, folder: Path) -> Path:
-        """Write ``identity.json`` (0600), making the folder 0700; for a leaf link the server's seed file too.
+        """Write ``identity.json`` (0600), making the folder 0700, and the NKey's seed as other programs read it.
+
+        Those are the leaf's server for a link, and the ``nats`` CLI for everybody else.
 
         Raises:
             ConfigurationError: The folder holds an identity already: keys are never overwritten.
@@ -137,7 +140,9 @@ class Identity:
             "kem": [{"kid": k.kid.hex(), "seed": b64(k.seed), "epoch": k.epoch} for k in self.kem],
             "dedup_secret": b64(self.dedup_secret),
         }
-        if not self.sign:
+        if self.sign:
+            write_file(folder / NATS_SEED_FILE, f"{self.nkey_seed}\n", private=True)
+        else:
             write_file(folder / LEAF_SEED_FILE, f'LEAF_NKEY_SEED: "{self.nkey_seed}"\n', private=True)
         write_file(path, _pretty(value), private=True)
         return path

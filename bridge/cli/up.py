@@ -15,6 +15,7 @@ from bridge.cli.out import Out
 from bridge.cli.where import BRIDGE_FOLDER, find_policy, private_folder, read_policy
 from bridge.devserver import Bridge, Ports, running
 from bridge.policy import SCAFFOLD, Policy, load_policy
+from bridge.render.contexts import ROLES, context_file
 
 
 def register(app: typer.Typer) -> None:
@@ -108,6 +109,10 @@ def _announce(bridge: Bridge, folder: Path, out: Out) -> None:
     queue = next(iter(policy.queues.values()))
     out.say(f"  bunny queue ls{_where(folder)}")
     out.say(f"  BUNNY_IDENTITY={folder / 'identities' / queue.workers} bunny work MODULE:WORKER")
+    people = [each for each in identities if each.role in ROLES]
+    if people:
+        context = Path(context_file(policy, people[0])).stem
+        out.say(f"  XDG_CONFIG_HOME={folder} nats --context {context} stream ls      # the stock NATS CLI")
     out.result(state)
 
 

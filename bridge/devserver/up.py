@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import shutil
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,10 +19,11 @@ from bridge.devserver.prepare import prepare
 from bridge.devserver.process import PortTaken, Server
 from bridge.errors import ConfigurationError, TransportError
 from bridge.files import read_file, write_file
-from bridge.identity import CA_FILE, CONNECTION_FILE, Connection, Identity
+from bridge.identity import CA_FILE, CONNECTION_FILE, NATS_SEED_FILE, Connection, Identity
 from bridge.jetstream import connect
 from bridge.policy import Cloud, Policy, Role
 from bridge.provision import Report, load_plan, provision
+from bridge.render.contexts import FOLDER, ROLES, context_file, context_json
 
 LINK_TIMEOUT_S: Final = 30.0
 _PORT_TRIES: Final = 5
@@ -244,6 +246,18 @@ def _point(policy: Policy, folder: Folder, ports: Mapping[str, Ports], link: int
             rendered = json.loads(read_file(folder.rendered / entry.cloud / "connections" / f"{name}.yaml"))
             rendered["server"] = f"tls://127.0.0.1:{ports[entry.cloud].clients}"
             write_file(folder.identity(name) / CONNECTION_FILE, json.dumps(rendered, indent=2) + "\n")
+    _contexts(policy, folder, ports)
+
+
+def _contexts(policy: Policy, folder: Folder, ports: Mapping[str, Ports]) -> None:
+    """Have the ``nats`` CLI find both clouds where ``XDG_CONFIG_HOME`` names the folder."""
+    shutil.rmtree(folder.path / FOLDER, ignore_errors=True)  # those of a former policy
+    for name, entry in policy.identities.items():
+        if entry.role in ROLES:
+            place, server = folder.identity(name), f"tls://127.0.0.1:{ports[entry.cloud].clients}"
+            if not (place / NATS_SEED_FILE).exists():  # keys made by a release that did not write it
+                write_file(place / NATS_SEED_FILE, f"{Identity.load(place).nkey_seed}\n", private=True)
+            write_file(folder.path / context_file(policy, entry), context_json(policy, entry, str(place), server))
 
 
 def _server(policy: Policy, cloud: Cloud, folder: Folder, ports: Ports, lock: int) -> Server:

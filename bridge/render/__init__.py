@@ -8,6 +8,7 @@ from bridge.identity import PublicIdentity
 from bridge.policy import Policy, Role
 from bridge.render.accounts import accounts_conf
 from bridge.render.connections import connection_yaml
+from bridge.render.contexts import ROLES, context_file, context_json
 from bridge.render.servers import DISTRIBUTION, cluster_conf, link_conf, server_config
 from bridge.render.streams import plan_json
 
@@ -32,4 +33,6 @@ def render(policy: Policy, keys: Mapping[str, PublicIdentity]) -> dict[str, str]
     for name, identity in sorted(policy.identities.items()):
         if identity.role is not Role.LINK:
             files[f"{identity.cloud}/connections/{name}.yaml"] = connection_yaml(policy, identity)
+        if identity.role in ROLES:
+            files[f"{identity.cloud}/{context_file(policy, identity)}"] = context_json(policy, identity)
     return files

@@ -15,7 +15,17 @@ import pytest
 
 from tests.acceptance.typed import CHECKOUT, bunny, environment
 
-EVERYONE = ("relay-api", "bunny", "ops-aws", "ops-azure", "provisioner-aws", "provisioner-azure", "azure-link")
+EVERYONE = (
+    "relay-api",
+    "bunny",
+    "ops-aws",
+    "ops-azure",
+    "sys-aws",
+    "sys-azure",
+    "provisioner-aws",
+    "provisioner-azure",
+    "azure-link",
+)
 COMMANDS = (
     *("init", "up", "keys new", "trust init", "trust sign", "trust show", "pki", "render", "provision"),
     *("demo", "submit", "job show", "job wait", "queue ls", "queue show", "work"),
@@ -340,9 +350,9 @@ def test_certificates_are_issued_checked_and_renewed(tmp_path: Path) -> None:
 def test_rendering_is_the_same_each_time_and_says_what_changed(keyed: Path) -> None:
     said = bunny("render --out r", keyed)
     assert "new       r/aws/accounts.conf" in said.out
-    assert "15 files, 15 of them written, in r" in said.out
+    assert "21 files, 21 of them written, in r" in said.out
     assert bunny("render --out r --json", keyed).json["files"]["azure/leaf.conf"] == "unchanged"
-    assert bunny("render --out r --check", keyed).out == "15 files, 0 of them not up to date, in r\n"
+    assert bunny("render --out r --check", keyed).out == "21 files, 0 of them not up to date, in r\n"
     assert (keyed / "r/aws/hub.conf").read_bytes() == (CHECKOUT / "nats/hub.conf").read_bytes()
     (keyed / "r/azure/link.conf").write_text("HUB_LEAF_URL: elsewhere\n")
     (keyed / "r/aws/connections/old.yaml").write_text("")

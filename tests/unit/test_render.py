@@ -93,8 +93,9 @@ def test_the_same_policy_gives_the_same_bytes_whatever_its_order() -> None:
 
 def test_each_cloud_gets_its_files_and_each_user_its_connection() -> None:
     users = {f"{e.cloud}/connections/{e.name}.yaml" for e in ENTRIES if e.role is not Role.LINK}
+    people = {f"{e.cloud}/nats/context/acme-{e.name}.json" for e in ENTRIES if e.name in ("ops", "boss", "sys")}
     both = {f"{cloud}/{name}" for cloud in ("aws", "azure") for name in ("accounts.conf", "cluster.conf", "plan.json")}
-    assert set(FILES) == users | both | {"aws/hub.conf", "azure/leaf.conf", "azure/link.conf"}
+    assert set(FILES) == users | people | both | {"aws/hub.conf", "azure/leaf.conf", "azure/link.conf"}
 
 
 @pytest.mark.parametrize("role", ["hub", "leaf"])
@@ -120,6 +121,14 @@ def test_a_connection_loads_back_and_has_the_queues_it_needs(tmp_path: Path) -> 
     assert set(loaded.queues) == {"thumbs", "lookup"}
     assert yaml.safe_load(FILES["aws/connections/idle.yaml"])["queues"] == {}
     assert set(yaml.safe_load(FILES["aws/connections/ops.yaml"])["queues"]) == set(POLICY.queues)
+
+
+def test_a_context_finds_the_keys_where_the_identity_is() -> None:
+    context = json.loads(FILES["aws/nats/context/acme-sys.json"])
+    assert context["url"] == POLICY.hub.clients
+    assert (context["nkey"], context["ca"]) == ("$BUNNY_IDENTITY/nats.nk", "$BUNNY_IDENTITY/ca.pem")
+    assert context["inbox_prefix"] == "_INBOX_sys"
+    assert context["tls_first"] is True
 
 
 @pytest.mark.parametrize("text", ['a"b', "a\\b", "a\nb", "a\x00b", "a\u2028b"])
