@@ -42,7 +42,7 @@ bench: $(STAMP) ## jobs per second, beside plain nats-py over the same hub and l
 
 lock: ## rewrite requirements.lock from pyproject.toml (needs uv); ARGS=--upgrade moves every version
 	@command -v $(UV) >/dev/null || { echo "make lock needs uv: install it (for example 'pipx install uv') or name it, UV=/path/to/uv" >&2; exit 1; }
-	$(UV) pip compile pyproject.toml --quiet --universal --python-version 3.11 --extra embedded --extra dev \
+	$(UV) pip compile pyproject.toml --quiet --universal --python-version 3.11 --extra embedded --extra metrics --extra tracing --extra dev \
 		--generate-hashes --no-emit-index-url --no-emit-find-links --no-config --custom-compile-command 'make lock' \
 		--output-file requirements.lock $(ARGS)
 

@@ -51,6 +51,10 @@ class Pull(Protocol):
     for ever, and each failure is logged. At most the credit granted and not yet used is ever in flight.
     """
 
+    @property
+    def answered(self) -> int:
+        """How many of its requests were answered: with messages, or with word that there are none yet."""
+
     def grant(self, n: int) -> None:
         """Allow ``n`` more messages to be delivered."""
 

@@ -10,6 +10,7 @@ import asyncio
 import contextvars
 import inspect
 import random
+import time
 from concurrent.futures import Executor as ThreadPool
 from dataclasses import dataclass
 from typing import Final, Literal
@@ -24,6 +25,7 @@ from bridge.errors import Expired, FromTheFuture, InvalidArguments, Refusal, Tra
 from bridge.fence import RESEND_HEADER, authenticate_answer
 from bridge.identity import QueueSettings
 from bridge.job import decode, encode
+from bridge.signals import NO_SPAN, Operation, Signals, Span, about, metrics
 from bridge.subjects import JobKey
 from bridge.transport import Delivery, Transport
 from consumers.handlers import Handler, Handlers, Job, moment
@@ -47,6 +49,13 @@ class Case:
     job: Authenticated
     attempt: int = 0
     """0 until it starts."""
+    span: Span = NO_SPAN
+    """Of the attempt."""
+
+    @property
+    def parent(self) -> Span | str | None:
+        """What is to be the parent of what is done about it from now on."""
+        return self.span if self.span.traceparent is not None else self.core.traceparent
 
     @property
     def core(self) -> Core:
@@ -74,6 +83,7 @@ class Judge:
         handlers: What to run.
         threads: Where plain functions run.
         worker: The name of this process, for people.
+        signals: Where measurements and spans go.
     """
 
     def __init__(
@@ -84,6 +94,7 @@ class Judge:
         handlers: Handlers,
         threads: ThreadPool,
         worker: str,
+        signals: Signals,
     ) -> None:
         self._opener = opener
         self._sealer = sealer
@@ -91,6 +102,7 @@ class Judge:
         self._handlers = handlers
         self._threads = threads
         self._worker = worker
+        self._meter, self._tracer = signals.meter, signals.tracer
 
     def admit(self, queue: str, settings: QueueSettings, delivery: Delivery) -> Case:
         """Authenticate a delivery; no private key is used.
@@ -170,7 +182,15 @@ class Judge:
         except InvalidArguments as error:
             return Reject(str(error), type="InvalidArguments")
         core = case.core
-        structlog.contextvars.bind_contextvars(queue=case.queue, kind=core.kind, job=core.job, attempt=case.attempt)
+        self._begin(case)
+        structlog.contextvars.bind_contextvars(
+            queue=case.queue,
+            kind=core.kind,
+            job=core.job,
+            attempt=case.attempt,
+            producer=core.sender,
+            traceparent=case.span.traceparent or core.traceparent,
+        )
         job = Job(
             queue=case.queue,
             kind=core.kind,
@@ -181,25 +201,55 @@ class Judge:
             deadline=moment(core.expires),
             attempt=case.attempt,
             max_attempts=case.settings.max_attempts,
+            traceparent=case.span.traceparent or core.traceparent,
         )
+        begun, ended = time.monotonic(), "CancelledError"  # unless it comes to a verdict
         try:
-            value = await self._call(handler, (args, job) if handler.takes_job else (args,))
+            with case.span.current():
+                verdict, ended = await self._outcome(case, handler, (args, job) if handler.takes_job else (args,))
+            return verdict
+        finally:
+            case.span.end(ended)
+            self._meter.time(metrics.RUN_TIME, time.monotonic() - begun, case.queue, core.kind)
+
+    async def _outcome(self, case: Case, handler: Handler, arguments: tuple[object, ...]) -> tuple[Verdict, str]:
+        """Run a handler: the verdict, and the name of what it raised."""
+        try:
+            value = await self._call(handler, arguments)
         except Reject as reject:
-            return reject
+            return reject, "Reject"
         except Retry as retry:
-            return self._again(case, retry.after, "Retry", retry.reason)
+            return self._again(case, retry.after, "Retry", retry.reason), "Retry"
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if task is not None and task.cancelling():
                 raise
-            return self._again(case, None, "CancelledError", "the handler was cancelled from within")
+            return self._again(case, None, "CancelledError", "the handler was cancelled from within"), "CancelledError"
         except (Exception, SystemExit) as error:
             _log.warning("attempt_failed", exc_info=error)
-            return self._again(case, None, type(error).__name__, _text(error))
+            return self._again(case, None, type(error).__name__, _text(error)), type(error).__name__
         try:
-            return Done(encode(value))
+            return Done(encode(value)), ""
         except InvalidArguments as error:
-            return Reject(str(error), type="InvalidResult")
+            return Reject(str(error), type="InvalidResult"), "InvalidResult"
+
+    def _begin(self, case: Case) -> None:
+        """Tell how long the job has waited, and start the span of its attempt."""
+        core, now = case.core, now_ms()
+        issued = min(core.issued, now)  # by the producer's clock, which may be a little ahead
+        self._meter.time(metrics.QUEUE_TIME, (now - issued) / 1000, case.queue, core.kind)
+        if core.traceparent is None:
+            return
+        seen = about(
+            case.queue,
+            core.kind,
+            core.job,
+            {"bunny.attempt": case.attempt, "messaging.consumer.group.name": case.settings.workers},
+        )
+        destination = f"jobs.{case.queue}"
+        if case.attempt == 1:  # what a later one has waited for is the backoff
+            self._tracer.start(Operation.RECEIVE, destination, seen, parent=core.traceparent, start_ms=issued).end()
+        case.span = self._tracer.start(Operation.PROCESS, destination, seen, parent=core.traceparent)
 
     async def _call(self, handler: Handler, arguments: tuple[object, ...]) -> object:
         if handler.is_async:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 import structlog
@@ -13,6 +14,8 @@ from bridge import subjects
 from bridge.clock import now_ms
 from bridge.errors import BridgeError, BundleExpired, Refusal, TransportError
 from bridge.identity import QueueSettings
+from bridge.signals import metrics
+from bridge.signals.meter import Meter, Sample
 from bridge.transport import Delivery, Pull, Transport
 from bridge.trust import Trust
 from consumers.execute import Judge
@@ -50,6 +53,7 @@ class Intake:
         concurrency: Slots.
         prefetch: Deliveries held of each queue beyond the slots.
         drain_timeout: Seconds that running jobs may take to finish at the end.
+        meter: Where measurements go.
     """
 
     def __init__(
@@ -61,12 +65,15 @@ class Intake:
         concurrency: int,
         prefetch: int,
         drain_timeout: float,
+        meter: Meter,
     ) -> None:
         self._judge = judge
         self._settler = settler
         self._transport = transport
+        self._concurrency = concurrency
         self._credit = concurrency + prefetch
         self._drain_timeout = drain_timeout
+        self._meter = meter
         self._slots = asyncio.Semaphore(concurrency)
         self._stopping = asyncio.Event()
         self._reason: BridgeError | None = None
@@ -102,7 +109,9 @@ class Intake:
                 stream, consumer = subjects.jobs_stream(queue), subjects.jobs_consumer(pool, subjects.PRIORITIES[0])
                 home = None if settings.home == cloud else settings.home
                 pull = self._transport.pull(stream, consumer, cloud=home)
-                lane = Lane(queue, settings, pull, Lease(self._transport, settings.ack_wait_ms / 1000))
+                lost = partial(self._meter.count, metrics.LOST_LEASES, queue)
+                lane = Lane(queue, settings, pull, Lease(self._transport, settings.ack_wait_ms / 1000, lost))
+                lanes.append(lane)
                 lanes.append(lane)
                 background.append(group.create_task(lane.lease.keep(), name=f"lease-{queue}"))
                 takers.append(group.create_task(self._take(lane, group), name=f"take-{queue}"))
@@ -116,11 +125,22 @@ class Intake:
         if self._reason is not None:
             raise self._reason
 
+    def _now(self, lanes: list[Lane]) -> list[Sample]:
+        return [
+            (metrics.SLOTS, (), self._concurrency),
+            (metrics.IN_FLIGHT, (), len(self._running)),
+            *((metrics.HELD, (lane.queue,), len(lane.lease)) for lane in lanes),
+            *((metrics.PULLS, (lane.queue,), lane.pull.answered) for lane in lanes),
+        ]
+
     async def _take(self, lane: Lane, group: asyncio.TaskGroup) -> None:
         try:
             lane.pull.grant(self._credit)
             while True:
                 delivery = await lane.pull.get()
+                self._meter.count(metrics.DELIVERIES, lane.queue)
+                if delivery.delivered > 1:
+                    self._meter.count(metrics.REDELIVERIES, lane.queue)
                 lane.lease.hold(delivery)
                 task = group.create_task(self._work(lane, delivery), name=f"job-{lane.queue}")
                 self._waiting[task] = delivery

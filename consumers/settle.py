@@ -17,6 +17,7 @@ from bridge.clock import now_ms
 from bridge.core import Core
 from bridge.envelope import Draft, Sealer
 from bridge.errors import (
+    BridgeError,
     FencePoisoned,
     NotConnected,
     PayloadTooLarge,
@@ -25,6 +26,7 @@ from bridge.errors import (
     TransportError,
 )
 from bridge.job import Content, Failure, Status, encode
+from bridge.signals import NO_SPAN, Operation, Signals, Span, about, metrics
 from bridge.transport import Delivery, Transport
 from bridge.trust import Trust
 from consumers.execute import TROUBLE_DELAY_S, Case, Judge
@@ -37,6 +39,17 @@ MAX_KEPT_BYTES: Final = 700 * 1024
 FIRST_PAUSE_S: Final = 0.2
 LONGEST_PAUSE_S: Final = 30.0
 """Between two tries to store something."""
+
+_OUTCOMES: Final[dict[type[Verdict], str]] = {
+    Done: "succeeded",
+    Reject: "failed",
+    TooLate: "expired",
+    Answered: "answered",
+    Poisoned: "poisoned",
+    Retry: "retried",
+    Park: "parked",
+}
+"""As metrics and spans name them; what is refused has a metric of its own."""
 
 _UNSAFE: Final = re.compile(r"[^A-Za-z0-9_.-]")
 _log = structlog.get_logger(__name__)
@@ -51,18 +64,29 @@ class Settler:
         trust: Whom they are sealed to.
         transport: The workers' local broker.
         worker: The name of this process, for people.
+        signals: Where measurements and spans go.
     """
 
-    def __init__(self, judge: Judge, sealer: Sealer, trust: Trust, transport: Transport, worker: str) -> None:
+    def __init__(
+        self,
+        judge: Judge,
+        sealer: Sealer,
+        trust: Trust,
+        transport: Transport,
+        worker: str,
+        signals: Signals,
+    ) -> None:
         self._judge = judge
         self._sealer = sealer
         self._trust = trust
         self._transport = transport
         self._worker = worker
+        self._meter, self._tracer = signals.meter, signals.tracer
 
     async def refuse(self, queue: str, delivery: Delivery, refusal: Refusal) -> None:
         """Keep what failed authentication apart, and remove it from the queue."""
         _log.error("message_refused", queue=queue, refusal=refusal.name, bytes=len(delivery.message.data))
+        self._meter.count(metrics.REFUSED, queue, refusal.name)
         # A name of our own making: nothing that a forger wrote chooses where it is kept.
         subject = subjects.refused(queue, secrets.token_hex(12))
         kept = delivery.message.data[:MAX_KEPT_BYTES]
@@ -75,62 +99,103 @@ class Settler:
         Raises:
             NotConnected: The transport was closed meanwhile.
         """
+        outcome = _OUTCOMES[type(verdict)]
+        span = NO_SPAN
+        if case.core.traceparent is not None:
+            seen = about(case.queue, case.core.kind, case.core.job, {"bunny.outcome": outcome})
+            span = self._tracer.start(Operation.SETTLE, f"jobs.{case.queue}", seen, parent=case.parent)
+        try:
+            await self._settle(case, verdict, span)
+        except PayloadTooLarge as error:  # only what a handler returned can be
+            span.end(type(error).__name__)
+            await self.settle(case, Reject(str(error), type=type(error).__name__))
+        except BaseException as error:
+            span.end(type(error).__name__)
+            raise
+        else:
+            span.end()
+            self._meter.count(metrics.OUTCOMES, case.queue, case.core.kind, outcome)
+
+    async def _settle(self, case: Case, verdict: Verdict, span: Span) -> None:
         log = _log.bind(queue=case.queue, kind=case.core.kind, job=case.core.job, attempt=case.attempt)
         match verdict:
             case Done(content):
-                try:
-                    await self._answer(case, Status.SUCCEEDED, content)
-                except PayloadTooLarge as error:
-                    await self.settle(case, Reject(str(error), type="PayloadTooLarge"))
+                await self._answer(case, Status.SUCCEEDED, content, span)
             case Reject():
                 log.warning("job_failed", error=_word(verdict.type))
                 failure = Failure(verdict.type[:MAX_MESSAGE_CHARS], verdict.reason[:MAX_MESSAGE_CHARS])
                 await self._bury(case, verdict.type)
-                await self._answer(case, Status.FAILED, encode(failure))
+                await self._answer(case, Status.FAILED, encode(failure), span)
             case TooLate():
                 log.warning("job_expired")
                 await self._bury(case, "Expired")
-                await self._answer(case, Status.EXPIRED, encode(None))
+                await self._answer(case, Status.EXPIRED, encode(None), span)
             case Answered():
                 log.info("job_answered_before")
+                self._meter.count(metrics.FENCE_HITS, case.queue)
                 await self._transport.ack(case.delivery)
             case Poisoned(refusal):
                 await self._poisoned(case, refusal)
             case Retry():
                 delay = verdict.after or 0.0
                 log.info("job_retried", seconds=round(delay, 1))
+                self._meter.count(metrics.RETRIES, case.queue, case.core.kind)
                 await self._transport.nak(case.delivery, delay)
             case Park(delay, reason):
                 log.warning("job_parked", seconds=round(delay, 1), reason=reason)
                 await self._transport.nak(case.delivery, delay)
 
-    async def _answer(self, case: Case, status: Status, content: Content) -> None:
+    async def _answer(self, case: Case, status: Status, content: Content, settling: Span) -> None:
         """Have a result stored at the fence, then ack."""
+        span, traceparent = NO_SPAN, case.core.traceparent
+        if traceparent is not None:
+            seen = about(case.queue, case.core.kind, case.core.job, {"bunny.status": str(status)})
+            parent = settling if settling.traceparent is not None else traceparent
+            span = self._tracer.start(Operation.SEND, f"results.{case.queue}", seen, parent=parent)
+        ended = "CancelledError"
+        try:
+            ended = await self._send(case, status, content, span.traceparent or traceparent)
+        except BridgeError as error:
+            ended = type(error).__name__
+            raise
+        finally:
+            span.end(ended)
+
+    async def _send(self, case: Case, status: Status, content: Content, traceparent: str | None) -> str:
+        """As `_answer`; returns the name of what kept the result from being the one that stands."""
         now = now_ms()
         try:
-            data = self._seal(case, status, content, now)
+            data = self._seal(case, status, content, now, traceparent)
         except Refusal as refusal:  # of the bundle: the producer's keys ran out, and a new bundle may have others
             _log.error("no_key_to_answer", queue=case.queue, producer=case.core.sender, refusal=refusal.name)
             await self._transport.nak(case.delivery, LONGEST_PAUSE_S)
-            return
+            return refusal.name
         stream, subject = subjects.results_stream(case.queue), subjects.result(case.key)
         headers = {"Bunny-Kind": case.core.kind, "Bunny-Attempt": str(case.attempt)}
+        if traceparent is not None:
+            headers["traceparent"] = traceparent
+        taken = ""
         while not await self._store(stream, subject, data, headers):
             # Taken: by an earlier delivery, by a try of ours whose PubAck got lost, or by a forger.
+            taken = SubjectTaken.__name__
             try:
                 standing = await self._judge.standing(case)
             except TransportError:
                 standing = None
             if isinstance(standing, Poisoned):
                 await self._poisoned(case, standing.refusal)
-                return
+                return FencePoisoned.__name__
             if standing is not None:
+                self._meter.count(metrics.FENCE_HITS, case.queue)
                 break
             await asyncio.sleep(TROUBLE_DELAY_S)
         await self._transport.ack(case.delivery)
+        if not taken:
+            self._meter.count(metrics.RESULT_BYTES, case.queue, case.core.kind, by=len(data))
         _log.debug("job_answered", queue=case.queue, job=case.core.job, attempt=case.attempt, status=str(status))
+        return taken
 
-    def _seal(self, case: Case, status: Status, content: Content, now: int) -> bytes:
+    def _seal(self, case: Case, status: Status, content: Content, now: int, traceparent: str | None) -> bytes:
         limit = case.settings.max_payload
         if len(content.body) > limit:
             raise PayloadTooLarge(
@@ -150,6 +215,7 @@ class Settler:
             job_digest=case.job.digest,
             attempt=case.attempt,
             worker=self._worker,
+            traceparent=traceparent,
         )
         recipients = (self._trust.peer(case.core.sender).kem_key(now),)
         return self._sealer.seal(Draft(core, recipients, content, status), now).data
@@ -167,7 +233,8 @@ class Settler:
             "Bunny-Digest": case.job.digest.hex(),
         }
         data = case.delivery.message.data
-        await self._store(subjects.dead_stream(case.queue), subjects.dead(case.key), data, headers)
+        if await self._store(subjects.dead_stream(case.queue), subjects.dead(case.key), data, headers):
+            self._meter.count(metrics.DEAD_LETTERS, case.queue, case.core.kind)
 
     async def _store(self, stream: str, subject: str, data: bytes, headers: dict[str, str]) -> bool:
         """Store a message, for as long as it takes; False where the subject holds one already."""

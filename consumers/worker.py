@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Final, Protocol, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar, overload
 
 import structlog
 
@@ -20,6 +20,7 @@ from bridge.errors import ConfigurationError
 from bridge.identity import Connection, Identity, QueueSettings
 from bridge.job import Kind
 from bridge.member import Member, folder_from_env
+from bridge.signals import Signals, signalling
 from bridge.transport import Transport
 from bridge.trust import Trust
 from consumers import process
@@ -27,6 +28,9 @@ from consumers.execute import Judge
 from consumers.handlers import Function, Handlers, Job
 from consumers.intake import Intake
 from consumers.settle import Settler
+
+if TYPE_CHECKING:
+    from opentelemetry.trace import TracerProvider
 
 A = TypeVar("A")
 R = TypeVar("R")
@@ -52,6 +56,8 @@ class Worker:
         concurrency: Jobs that run at once.
         prefetch: Jobs held beyond the free slots, for each queue.
         drain_timeout: Seconds that running jobs may take to finish when it is stopped.
+        metrics: ``host:port`` to serve Prometheus metrics at; None reads ``BUNNY_METRICS``, not set is nowhere.
+        traces: The OpenTelemetry provider to send spans to; None takes the global one if ``BUNNY_TRACES`` is 1.
     """
 
     def __init__(
@@ -61,11 +67,15 @@ class Worker:
         concurrency: int = CONCURRENCY,
         prefetch: int = PREFETCH,
         drain_timeout: float | timedelta = DRAIN_TIMEOUT_S,
+        metrics: str | None = None,
+        traces: TracerProvider | None = None,
     ) -> None:
         self.folder = folder
         self.concurrency = concurrency
         self.prefetch = prefetch
         self.drain_timeout = drain_timeout.total_seconds() if isinstance(drain_timeout, timedelta) else drain_timeout
+        self.metrics = metrics
+        self._traces = traces
         self._handlers = Handlers()
         self._startup: list[Hook] = []
         self._shutdown: list[Hook] = []
@@ -78,9 +88,13 @@ class Worker:
         concurrency: int = CONCURRENCY,
         prefetch: int = PREFETCH,
         drain_timeout: float | timedelta = DRAIN_TIMEOUT_S,
+        metrics: str | None = None,
+        traces: TracerProvider | None = None,
     ) -> Worker:
         """A worker whose identity folder ``BUNNY_IDENTITY`` names when it runs."""
-        return cls(concurrency=concurrency, prefetch=prefetch, drain_timeout=drain_timeout)
+        return cls(
+            concurrency=concurrency, prefetch=prefetch, drain_timeout=drain_timeout, metrics=metrics, traces=traces
+        )
 
     # --- what it does ------------------------------------------------------------------------------
 
@@ -148,17 +162,24 @@ class Worker:
 
     async def serve(self, identity: Identity, trust: Trust, connection: Connection, transport: Transport) -> None:
         """Serve over a given transport until `stop`, then close it; raises as `run`."""
+        try:
+            async with signalling(self.metrics, self._traces) as signals:
+                await self._serve(identity, trust, connection, transport, signals)
+        finally:
+            self._intake = None
+            await transport.close()
+            _log.info("worker_stopped", identity=identity.name)
+
+    async def _serve(
+        self, identity: Identity, trust: Trust, connection: Connection, transport: Transport, signals: Signals
+    ) -> None:
         worker = _UNSAFE.sub("-", f"{socket.gethostname()}-{os.getpid()}")[-128:].lstrip("-._")
         sealer, opener = Sealer(identity), Opener(identity, trust)
-        threads = ThreadPoolExecutor(self.concurrency, thread_name_prefix=process.THREAD_NAME)
+        threads = ThreadPoolExecutor(self.concurrency, thread_name_prefix="handler")
         try:
             queues = self._queues(connection)
-            for queue, settings in queues.items():
-                for kind in settings.kinds:
-                    if self._handlers.get(queue, kind) is None:
-                        _log.warning("kind_without_handler", queue=queue, kind=kind)
-            judge = Judge(opener, sealer, transport, self._handlers, threads, worker)
-            settler = Settler(judge, sealer, trust, transport, worker)
+            judge = Judge(opener, sealer, transport, self._handlers, threads, worker, signals)
+            settler = Settler(judge, sealer, trust, transport, worker, signals)
             self._intake = Intake(
                 judge,
                 settler,
@@ -166,6 +187,7 @@ class Worker:
                 concurrency=self.concurrency,
                 prefetch=self.prefetch,
                 drain_timeout=self.drain_timeout,
+                meter=signals.meter,
             )
             try:
                 await _call(self._startup)
@@ -176,10 +198,7 @@ class Worker:
             finally:
                 await _call(self._shutdown)
         finally:
-            self._intake = None
             threads.shutdown(wait=False, cancel_futures=True)
-            await transport.close()
-            _log.info("worker_stopped", identity=identity.name)
 
     @property
     def serving(self) -> bool:

@@ -9,19 +9,24 @@ from contextlib import asynccontextmanager
 from datetime import timedelta
 from itertools import islice
 from pathlib import Path
-from typing import Any, Final, Self, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, cast, overload
 
 from bridge.clock import now_ms
-from bridge.envelope import Opener, Sealed
+from bridge.envelope import Opener
 from bridge.errors import BridgeError, ConfigurationError, NotConnected, QueueFull, UsageError
 from bridge.identity import Connection, Identity
 from bridge.job import JobToken, Kind
 from bridge.member import Member, folder_from_env
+from bridge.signals import OFF, Signals, signalling
+from bridge.signals.metrics import HANDLES
 from bridge.transport import Transport
 from bridge.trust import Trust
 from producers.handle import Handle
 from producers.inbox import Inbox
-from producers.outbox import Outbox
+from producers.outbox import Outbox, Parcel
+
+if TYPE_CHECKING:
+    from opentelemetry.trace import TracerProvider
 
 A = TypeVar("A")
 R = TypeVar("R")
@@ -46,35 +51,52 @@ class Producer:
         trust: The verified trust bundle.
         connection: The queues, as rendered from the policy.
         transport: A connection to the local broker; closed with the producer.
+        signals: Where measurements and spans go.
     """
 
-    def __init__(self, identity: Identity, trust: Trust, connection: Connection, transport: Transport) -> None:
+    def __init__(
+        self,
+        identity: Identity,
+        trust: Trust,
+        connection: Connection,
+        transport: Transport,
+        signals: Signals = OFF,
+    ) -> None:
         self._name = identity.name
         self._connection = connection
         self._transport = transport
-        self._outbox = Outbox(identity, trust, connection, transport)
-        self._inbox = Inbox(connection, transport, Opener(identity, trust))
+        self._outbox = Outbox(identity, trust, connection, transport, signals)
+        self._inbox = Inbox(connection, transport, Opener(identity, trust), signals)
+        self._unwatch = signals.meter.watch(lambda: [(HANDLES, (), len(self._inbox))])
         self._sweeper: asyncio.Task[None] | None = None
 
     @classmethod
     @asynccontextmanager
-    async def open(cls, folder: Path) -> AsyncIterator[Self]:
+    async def open(
+        cls, folder: Path, *, metrics: str | None = None, traces: TracerProvider | None = None
+    ) -> AsyncIterator[Self]:
         """Connect with the identity folder given: ``async with Producer.open(folder) as relay``.
 
+        Args:
+            folder: The identity folder.
+            metrics: ``host:port`` to serve Prometheus metrics at; None reads ``BUNNY_METRICS``, not set is nowhere.
+            traces: The OpenTelemetry provider to send spans to; None takes the global one if ``BUNNY_TRACES`` is 1.
+
         Raises:
-            ConfigurationError: The folder is not an identity's.
+            ConfigurationError: The folder is not an identity's, or the signals asked for cannot be given.
             TrustError: Its trust bundle cannot be relied on.
         """
         member = Member.load(folder)
-        transport = await member.connect("producer")
-        async with cls(member.identity, member.trust, member.connection, transport) as producer:
-            yield producer
+        async with signalling(metrics, traces) as signals:
+            transport = await member.connect("producer")
+            async with cls(member.identity, member.trust, member.connection, transport, signals) as producer:
+                yield producer
 
     @classmethod
     @asynccontextmanager
-    async def from_env(cls) -> AsyncIterator[Self]:
+    async def from_env(cls, *, metrics: str | None = None, traces: TracerProvider | None = None) -> AsyncIterator[Self]:
         """`open` with the identity folder that ``BUNNY_IDENTITY`` names."""
-        async with cls.open(folder_from_env()) as producer:
+        async with cls.open(folder_from_env(), metrics=metrics, traces=traces) as producer:
             yield producer
 
     async def __aenter__(self) -> Self:
@@ -93,6 +115,7 @@ class Producer:
                 if not self._sweeper.cancelled():
                     self._sweeper.result()  # raises what ended it
         finally:
+            self._unwatch()
             self._inbox.abandon(NotConnected("the producer was closed; attach the job's token to a new one"))
             await self._transport.close()
 
@@ -150,10 +173,10 @@ class Producer:
         contract, value = _split(queue, kind, args)
         self._outbox.settings(contract)
         await self._ready(contract.queue, timeout)
-        (sealed,) = self._outbox.seal(contract, [value], deadline)
-        if isinstance(sealed, BridgeError):
-            raise sealed
-        return await self._store(sealed, contract, timeout)
+        (parcel,) = self._outbox.seal(contract, [value], deadline)
+        if isinstance(parcel, BridgeError):
+            raise parcel
+        return await self._store(parcel, contract, timeout)
 
     @overload
     async def submit_many(
@@ -211,9 +234,9 @@ class Producer:
         outcomes: list[Handle[Any] | BridgeError] = []
         free = asyncio.Semaphore(window)
 
-        async def store(index: int, sealed: Sealed) -> None:
+        async def store(index: int, parcel: Parcel) -> None:
             try:
-                outcomes[index] = await self._store(sealed, contract, timeout)
+                outcomes[index] = await self._store(parcel, contract, timeout)
             except BridgeError as error:
                 outcomes[index] = error
             finally:
@@ -283,11 +306,13 @@ class Producer:
                 f"{MAX_OPEN} handles are open, none was settled; await their results, or drop them"
             ) from None
 
-    async def _store(self, sealed: Sealed, kind: Kind[Any, Any], timeout: float) -> Handle[Any]:
+    async def _store(self, parcel: Parcel, kind: Kind[Any, Any], timeout: float) -> Handle[Any]:
+        sealed = parcel.sealed
         token = JobToken(*sealed.core.key, sealed.digest.hex())
         handle = self._handle(token, sealed.core.expires - now_ms(), kind.result)
+        handle.stored_at = handle.asked_at
         self._inbox.expect(handle)  # before it is sent: the answer may be faster than the PubAck
-        await self._outbox.store(sealed, timeout)
+        await self._outbox.store(parcel, timeout)
         return handle
 
     def _handle(self, token: JobToken, lifetime_ms: int, result_type: type[Any] | None) -> Handle[Any]:

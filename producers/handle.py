@@ -29,7 +29,7 @@ class Handle(Generic[R]):
         ask: Looks the result up, once, and settles the handle if it stands.
     """
 
-    __slots__ = ("__weakref__", "_ask", "_deadline", "_outcome", "_result_type", "asked_at", "token")
+    __slots__ = ("__weakref__", "_ask", "_deadline", "_outcome", "_result_type", "asked_at", "stored_at", "token")
 
     def __init__(
         self,
@@ -42,6 +42,8 @@ class Handle(Generic[R]):
         self.token: Final = token
         self.asked_at = loop.time()
         """The loop's time when the job was submitted, or its result last looked up."""
+        self.stored_at: float | None = None
+        """The loop's time when this process sent the job; None for one that was attached."""
         self._deadline = deadline
         self._result_type = result_type
         self._ask = ask

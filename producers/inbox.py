@@ -20,6 +20,7 @@ from bridge.envelope import Opened, Opener
 from bridge.errors import BridgeError, FencePoisoned, Refusal, TransportError
 from bridge.fence import authenticate_answer
 from bridge.identity import Connection
+from bridge.signals import NO_SPAN, Operation, Signals, about, metrics
 from bridge.subjects import JobKey
 from bridge.transport import Message, Transport
 from producers.handle import Handle
@@ -39,12 +40,14 @@ class Inbox:
         connection: Names the producer and its queues.
         transport: The producer's local broker.
         opener: Verifies and opens results.
+        signals: Where measurements and spans go.
     """
 
-    def __init__(self, connection: Connection, transport: Transport, opener: Opener) -> None:
+    def __init__(self, connection: Connection, transport: Transport, opener: Opener, signals: Signals) -> None:
         self._connection = connection
         self._transport = transport
         self._opener = opener
+        self._meter, self._tracer = signals.meter, signals.tracer
         # Ordered by when each was last looked up. Weak: who drops a handle no longer asks for its result.
         self._open: WeakValueDictionary[JobKey, Handle[Any]] = WeakValueDictionary()
         self._listening: set[tuple[str, str]] = set()
@@ -85,6 +88,7 @@ class Inbox:
             self._settle(handle, message)
         except Refusal as refusal:
             _log.error("fence_poisoned", queue=key.queue, job=key.job_id, cause=refusal.name)
+            self._meter.count(metrics.RESULTS_REFUSED, key.queue, refusal.name)
             self._close(
                 handle,
                 FencePoisoned(
@@ -128,12 +132,31 @@ class Inbox:
             self._settle(handle, message)
         except BridgeError as error:
             _log.warning("result_ignored", queue=handle.key.queue, job=handle.id, cause=type(error).__name__)
+            self._meter.count(metrics.RESULTS_REFUSED, handle.key.queue, type(error).__name__)
 
     def _settle(self, handle: Handle[Any], message: Message) -> None:
         key, workers = handle.key, self._connection.queues[handle.key.queue].workers
         digest = bytes.fromhex(handle.token.digest)
         result = authenticate_answer(self._opener, message.data, "result", key, digest, workers, now_ms())
-        self._close(handle, self._opener.open(result))
+        if handle.done():
+            return
+        core = result.core
+        span = NO_SPAN
+        if core.traceparent is not None:
+            seen = about(core.queue, core.kind, core.job, {"messaging.message.body.size": len(message.data)})
+            span = self._tracer.start(Operation.PROCESS, f"results.{core.queue}", seen, parent=core.traceparent)
+        try:
+            opened = self._opener.open(result)
+        except Refusal as refusal:
+            span.end(refusal.name)
+            raise
+        span.note({"bunny.status": str(opened.status), "bunny.attempt": core.attempt})
+        span.end()
+        self._meter.count(metrics.RESULTS, core.queue, core.kind, str(opened.status))
+        if handle.stored_at is not None:
+            waited = asyncio.get_running_loop().time() - handle.stored_at
+            self._meter.time(metrics.ROUND_TRIP, waited, core.queue, core.kind)
+        self._close(handle, opened)
 
     def _close(self, handle: Handle[Any], outcome: Opened | BridgeError) -> None:
         self._open.pop(handle.key, None)

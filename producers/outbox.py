@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from bridge import subjects
 from bridge.clock import now_ms
@@ -22,7 +23,8 @@ from bridge.errors import (
 )
 from bridge.fence import RESEND_HEADER
 from bridge.identity import Connection, Identity, QueueSettings
-from bridge.job import Kind, encode
+from bridge.job import Content, Kind, encode
+from bridge.signals import NO_SPAN, Operation, Signals, Span, about, metrics
 from bridge.transport import Transport
 from bridge.trust import Trust
 
@@ -30,6 +32,15 @@ PUBLISH_TIMEOUT_S: Final = 5.0
 """How long one PubAck is waited for before the same bytes are sent again."""
 
 _PRIORITY: Final = "normal"
+_E = TypeVar("_E", bound=BaseException)
+
+
+@dataclass(frozen=True, slots=True)
+class Parcel:
+    """A sealed job, and the span of its sending, which whoever stores it ends."""
+
+    sealed: Sealed
+    span: Span = NO_SPAN
 
 
 class Outbox:
@@ -40,14 +51,18 @@ class Outbox:
         trust: Whom jobs are sealed to, and what is allowed.
         connection: The queues.
         transport: The producer's local broker.
+        signals: Where measurements and spans go.
     """
 
-    def __init__(self, identity: Identity, trust: Trust, connection: Connection, transport: Transport) -> None:
+    def __init__(
+        self, identity: Identity, trust: Trust, connection: Connection, transport: Transport, signals: Signals
+    ) -> None:
         self._name = identity.name
         self._trust = trust
         self._connection = connection
         self._transport = transport
         self._sealer = Sealer(identity)
+        self._meter, self._tracer = signals.meter, signals.tracer
         self.session: Final = secrets.token_hex(12)
         """96 random bits: nobody can guess, and so take, a job's subject before it is sent."""
         self._counters: dict[str, int] = {}
@@ -73,7 +88,7 @@ class Outbox:
 
     def seal(
         self, kind: Kind[Any, Any], batch: Sequence[object], deadline: float | timedelta | None
-    ) -> list[Sealed | BridgeError]:
+    ) -> list[Parcel | BridgeError]:
         """Seal one job for each of ``batch`` under one signature; what cannot be sealed is its error, in its place.
 
         Raises:
@@ -84,30 +99,40 @@ class Outbox:
         self._trust.authorise("job", kind.queue, kind.name, self._name, settings.workers)
         recipients = (self._trust.peer(settings.workers).kem_key(now),)
         expires = now + _lifetime_ms(deadline, settings)
-        outcomes: list[Sealed | BridgeError] = []
-        drafts: list[Draft] = []
+        outcomes: list[Parcel | BridgeError] = []
+        drafts: list[tuple[Draft, Span]] = []
         for args in batch:
             try:
-                content = encode(args)
-                if len(content.body) > settings.max_payload:
-                    raise PayloadTooLarge(
-                        f"arguments of {len(content.body)} bytes; queue {kind.queue!r} takes {settings.max_payload} "
-                        "(max_payload)"
-                    )
+                content = _content(args, kind, settings)
             except BridgeError as error:
-                outcomes.append(error)
+                outcomes.append(self._refused(kind.queue, kind.name, NO_SPAN, error))
                 continue
-            drafts.append(Draft(self._core(kind, settings, now, expires), recipients, content))
+            core, span = self._begin(kind, settings, now, expires)
+            drafts.append((Draft(core, recipients, content), span))
             outcomes.append(_PENDING)
         sealed = iter(self._seal(drafts, now))
         return [next(sealed) if outcome is _PENDING else outcome for outcome in outcomes]
 
-    async def store(self, sealed: Sealed, timeout: float) -> None:
+    async def store(self, parcel: Parcel, timeout: float) -> None:
         """Have the local server store a job, sending the same bytes again until it is known to.
 
         Raises:
             TransportError: Nothing was stored; with `PublishTimeout` it may be.
         """
+        sealed, core = parcel.sealed, parcel.sealed.core
+        clock = asyncio.get_running_loop().time
+        begun = clock()
+        try:
+            await self._store(sealed, clock, begun + timeout)
+        except BaseException as error:
+            self._refused(core.queue, core.kind, parcel.span, error)
+            raise
+        parcel.span.end()
+        self._meter.count(metrics.SUBMITTED, core.queue, core.kind)
+        self._meter.count(metrics.SUBMITTED_BYTES, core.queue, core.kind, by=len(sealed.data))
+        self._meter.time(metrics.SUBMIT, clock() - begun, core.queue, core.kind)
+
+    async def _store(self, sealed: Sealed, clock: Callable[[], float], give_up: float) -> None:
         core = sealed.core
         stream, subject = subjects.jobs_stream(core.queue), subjects.job(core.key, core.priority)
         headers = {
@@ -115,10 +140,10 @@ class Outbox:
             "Bunny-Deadline": datetime.fromtimestamp(core.expires // 1000, UTC).isoformat(),
             "Bunny-Digest": sealed.digest.hex(),
         }
-        loop = asyncio.get_running_loop()
-        give_up = loop.time() + timeout
+        if core.traceparent is not None:
+            headers["traceparent"] = core.traceparent
         while True:
-            patience = min(PUBLISH_TIMEOUT_S, give_up - loop.time())
+            patience = min(PUBLISH_TIMEOUT_S, give_up - clock())
             try:
                 await self._transport.publish(stream, subject, sealed.data, headers, timeout=max(patience, 0.001))
             except SubjectTaken:
@@ -126,7 +151,7 @@ class Outbox:
                     raise
                 return  # by these bytes: the subject is this process's own, and unguessable
             except PublishTimeout:
-                if loop.time() >= give_up:
+                if clock() >= give_up:
                     raise
                 # The first one may have been stored, worked and removed: then this is the same job a second time,
                 # and whoever gets it must look at the fence before it runs.
@@ -134,13 +159,21 @@ class Outbox:
             else:
                 return
 
-    def _core(self, kind: Kind[Any, Any], settings: QueueSettings, issued: int, expires: int) -> Core:
+    def _refused(self, queue: str, kind: str, span: Span, error: _E) -> _E:
+        name = type(error).__name__
+        span.end(name)
+        self._meter.count(metrics.NOT_SUBMITTED, queue, kind, name)
+        return error
+
+    def _begin(self, kind: Kind[Any, Any], settings: QueueSettings, issued: int, expires: int) -> tuple[Core, Span]:
         n = self._counters[kind.queue] = self._counters.get(kind.queue, 0) + 1
-        return Core(
+        job = f"{self.session}.{n}"
+        span = self._tracer.start(Operation.SEND, f"jobs.{kind.queue}", about(kind.queue, kind.name, job))
+        core = Core(
             type="job",
             queue=kind.queue,
             kind=kind.name,
-            job=f"{self.session}.{n}",
+            job=job,
             generation=0,
             sender=self._name,
             sender_kid=b"",
@@ -148,19 +181,34 @@ class Outbox:
             issued=issued,
             expires=expires,
             priority=_PRIORITY,
+            traceparent=span.traceparent,
         )
+        return core, span
 
-    def _seal(self, drafts: Sequence[Draft], now: int) -> Sequence[Sealed | BridgeError]:
+    def _seal(self, drafts: Sequence[tuple[Draft, Span]], now: int) -> list[Parcel | BridgeError]:
         if not drafts:
             return []
         try:
-            return self._sealer.seal_batch(drafts, now)
+            sealed = self._sealer.seal_batch([draft for draft, _ in drafts], now)
         except BridgeError as error:
             # One that cannot be sealed fails its batch: seal alone, to find which.
-            return [error] if len(drafts) == 1 else [self._seal([draft], now)[0] for draft in drafts]
+            if len(drafts) > 1:
+                return [self._seal([each], now)[0] for each in drafts]
+            core, span = drafts[0][0].core, drafts[0][1]
+            return [self._refused(core.queue, core.kind, span, error)]
+        return [Parcel(each, span) for each, (_, span) in zip(sealed, drafts, strict=True)]
 
 
 _PENDING: Final = BridgeError("not sealed yet")
+
+
+def _content(args: object, kind: Kind[Any, Any], settings: QueueSettings) -> Content:
+    content = encode(args)
+    if len(content.body) > settings.max_payload:
+        raise PayloadTooLarge(
+            f"arguments of {len(content.body)} bytes; queue {kind.queue!r} takes {settings.max_payload} (max_payload)"
+        )
+    return content
 
 
 def _lifetime_ms(deadline: float | timedelta | None, settings: QueueSettings) -> int:

@@ -90,12 +90,18 @@ class JetStreamPull:
         self._trouble = False
         self.ended = False
         self._emptied = False
+        self._answered = 0
         self._ticked = self._loop.time()
         self._timer = self._loop.call_later(TICK_S, self._tick)
         wire.on_back.append(self._back)
         wire.on_denied.append(self._denied)
         wire.on_closed.append(self.end)
         self.task = asyncio.create_task(self._run(), name=f"pull {stream} {consumer}")
+
+    @property
+    def answered(self) -> int:
+        """See `bridge.transport.Pull.answered`."""
+        return self._answered
 
     def grant(self, n: int) -> None:
         """See `bridge.transport.Pull.grant`."""
@@ -229,6 +235,7 @@ class JetStreamPull:
             return
         if lane.left:
             lane.left -= 1
+            self._answered += lane.left == 0
         else:
             self._credit -= 1
         content = Message(message.subject, message.data, message.headers or {})
@@ -244,6 +251,7 @@ class JetStreamPull:
             return
         self._give_back(lane)
         if status == "408":
+            self._answered += 1
             self._fine()
         elif status == "503":
             self._pause("no responders: the consumer's server or the link is away")

@@ -25,7 +25,13 @@ class MemoryPull:
         self._credit = 0
         self._arrived: asyncio.Queue[Delivery | None] = asyncio.Queue()  # None: closed
         self._ended = False
+        self._taken = 0
         consumer.join(self)
+
+    @property
+    def answered(self) -> int:
+        """See `bridge.transport.Pull.answered`: here every message is a request's whole answer."""
+        return self._taken
 
     def grant(self, n: int) -> None:
         """See `bridge.transport.Pull.grant`."""
@@ -61,6 +67,7 @@ class MemoryPull:
     def take(self, delivery: Delivery) -> None:
         """See `bridge.memory.consumer.Taker`."""
         self._credit -= 1
+        self._taken += 1
         self._arrived.put_nowait(delivery)
 
     def end(self) -> None:

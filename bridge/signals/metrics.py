@@ -1,0 +1,107 @@
+"""Every metric of Bunny Bridge: its stable name, labels and meaning, as in ``docs/metrics.md``. No I/O.
+
+Durations are seconds and sizes bytes. Labels take few values, all of them from the policy or from the code: a job's id,
+a session or a text that somebody else chose is never one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, Literal
+
+SECONDS: Final = (
+    *(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5),
+    *(1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3600.0),
+)
+"""Bounds of every histogram: from one look-up on a local server to the default deadline of a job."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)  # looked up by identity, at every measurement
+class Metric:
+    """One family of time series."""
+
+    name: str
+    kind: Literal["counter", "gauge", "histogram"]
+    about: str
+    labels: tuple[str, ...] = ()
+
+
+def _counter(name: str, about: str, *labels: str) -> Metric:
+    return Metric(f"bunny_{name}_total", "counter", about, labels)
+
+
+def _gauge(name: str, about: str, *labels: str) -> Metric:
+    return Metric(f"bunny_{name}", "gauge", about, labels)
+
+
+def _histogram(name: str, about: str, *labels: str) -> Metric:
+    return Metric(f"bunny_{name}_seconds", "histogram", about, labels)
+
+
+_JOB: Final = ("queue", "kind")
+
+# --- producers -------------------------------------------------------------------------------------
+
+SUBMITTED: Final = _counter("producer_jobs_submitted", "Jobs that the local server has stored", *_JOB)
+NOT_SUBMITTED: Final = _counter("producer_jobs_refused", "Jobs not known to be stored, by error", *_JOB, "error")
+SUBMITTED_BYTES: Final = _counter("producer_sealed_bytes", "Bytes of stored jobs, sealed", *_JOB)
+SUBMIT: Final = _histogram("producer_submit", "From sealed to stored: the PubAck of the local server", *_JOB)
+RESULTS: Final = _counter("producer_results", "Handles settled, by status of the result", *_JOB, "status")
+ROUND_TRIP: Final = _histogram("producer_round_trip", "From sent by this process to its verified result", *_JOB)
+RESULTS_REFUSED: Final = _counter("producer_results_refused", "Results that did not verify", "queue", "refusal")
+HANDLES: Final = _gauge("producer_handles_open", "Handles that wait for a result")
+
+# --- workers ---------------------------------------------------------------------------------------
+
+SLOTS: Final = _gauge("worker_slots", "Jobs that may run at once")
+IN_FLIGHT: Final = _gauge("worker_jobs_in_flight", "Jobs that run")
+HELD: Final = _gauge("worker_deliveries_held", "Deliveries held: they run, or wait for a slot", "queue")
+PULLS: Final = _counter("worker_pulls_answered", "Pull requests that the server served or ended in its time", "queue")
+DELIVERIES: Final = _counter("worker_deliveries", "Messages delivered", "queue")
+REDELIVERIES: Final = _counter("worker_redeliveries", "Of these, not for the first time", "queue")
+REFUSED: Final = _counter("worker_refused", "Messages that failed authentication", "queue", "refusal")
+QUEUE_TIME: Final = _histogram("worker_queue", "From issued by the producer to started, by both clocks", *_JOB)
+RUN_TIME: Final = _histogram("worker_run", "What one attempt of a handler took", *_JOB)
+OUTCOMES: Final = _counter("worker_outcomes", "Deliveries settled, by outcome", *_JOB, "outcome")
+RETRIES: Final = _counter("worker_retries", "Attempts that failed and will be followed by another", *_JOB)
+DEAD_LETTERS: Final = _counter("worker_dead_letters", "Jobs put aside as dead letters", *_JOB)
+FENCE_HITS: Final = _counter("worker_fence_hits", "Deliveries whose job had its result already", "queue")
+LOST_LEASES: Final = _counter("worker_lost_leases", "Deliveries held that another worker may have got", "queue")
+RESULT_BYTES: Final = _counter("worker_result_bytes", "Bytes of stored results, sealed", *_JOB)
+
+# --- agents ----------------------------------------------------------------------------------------
+# `cloud` is where it was seen. `via` is `own` for what this agent saw, and `peer` for what the other cloud's told it.
+
+_SEEN: Final = ("queue", "cloud", "via")
+
+DEPTH: Final = _gauge("queue_jobs", "Jobs stored and not done, those in flight included", *_SEEN)
+DEPTH_LIMIT: Final = _gauge("queue_jobs_limit", "What `max_pending` of the policy allows", *_SEEN)
+AT_WORK: Final = _gauge("queue_jobs_in_flight", "Jobs delivered to workers and not settled", *_SEEN)
+REDELIVERED: Final = _gauge("queue_jobs_redelivered", "Of those in flight, delivered more than once", *_SEEN)
+OLDEST: Final = _gauge("queue_oldest_seconds", "Age of the oldest job stored; 0 where there is none", *_SEEN)
+WAITING_PULLS: Final = _gauge("queue_pulls_waiting", "Pull requests that wait for a job: who could work", *_SEEN)
+QUEUE_BYTES: Final = _gauge("queue_bytes", "Bytes of the jobs stored", *_SEEN)
+QUEUE_BYTES_LIMIT: Final = _gauge("queue_bytes_limit", "What `max_bytes` of the policy allows", *_SEEN)
+STORED: Final = _counter("queue_jobs_stored", "Jobs ever stored", *_SEEN)
+DONE: Final = _counter("queue_jobs_done", "Jobs ever settled for good", *_SEEN)
+LAG: Final = _gauge("results_lag", "Results written in the other cloud and not yet copied home", *_SEEN)
+SILENCE: Final = _gauge("results_silence_seconds", "Since the other cloud last sent results or a heartbeat", *_SEEN)
+DEAD: Final = _gauge("queue_dead_letters", "Dead letters kept", *_SEEN)
+PUT_ASIDE: Final = _gauge("queue_refused_messages", "Messages kept that failed authentication", *_SEEN)
+
+LINK_UP: Final = _gauge("link_up", "Whether anything comes through the link: 1, or 0", "cloud", "peer")
+LINK_ROUND_TRIP: Final = _gauge("link_round_trip_seconds", "To the other cloud's agent and back", "cloud", "peer")
+PEER_UP: Final = _gauge("peer_up", "Whether the other cloud's agent is heard and believed: 1, or 0", "cloud", "peer")
+PEER_AGE: Final = _gauge("peer_age_seconds", "Since it was last heard", "cloud", "peer")
+PEER_CLOCK: Final = _gauge("peer_clock_seconds", "How far its clock is ahead of this one", "cloud", "peer")
+PEER_REFUSED: Final = _counter("peer_reports_refused", "Reports not believed, by reason", "cloud", "peer", "reason")
+POLICY: Final = _gauge("policy_info", "1, with the first 16 digits of its digest", "cloud", "via", "digest")
+POLICY_MATCH: Final = _gauge("policy_match", "Whether both clouds run the same policy: 1, or 0", "cloud", "peer")
+TRUST_VERSION: Final = _gauge("trust_version", "Version of the trust bundle", "cloud", "via")
+TRUST_EXPIRY: Final = _gauge("trust_expiry_timestamp_seconds", "When the trust bundle expires", "cloud", "via")
+CERTIFICATE_EXPIRY: Final = _gauge("certificate_expiry_timestamp_seconds", "When it expires", "cloud", "certificate")
+AGENT_CONNECTED: Final = _gauge("agent_connected", "Whether this agent reaches its NATS server: 1, or 0", "cloud")
+AGENT_FAILURES: Final = _counter("agent_look_failures", "Looks at a stream or consumer that got no answer", "cloud")
+
+METRICS: Final[tuple[Metric, ...]] = tuple(value for value in list(globals().values()) if isinstance(value, Metric))
+"""All of them."""
