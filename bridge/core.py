@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any, Final
 
 from bridge import strict_json
@@ -20,6 +21,8 @@ MAX_SKEW_MS: Final = 300_000
 """How far ahead of ours the clock of an author may be. Nothing is allowed the other way: expiry is expiry."""
 MAX_LIFETIME_MS: Final = 31 * 24 * 3600 * 1000
 """The longest from ``issued`` to ``expires``."""
+_LAST_S: Final = 253_402_300_799
+"""The end of the year 9999."""
 TYPES: Final = ("job", "result", "start")
 
 
@@ -50,6 +53,15 @@ class Core:
     """Results and starts: the name of the process, for people."""
     traceparent: str | None = None
     """Jobs and results, optional: the span that sent it, W3C Trace Context, version 00."""
+
+    def hints(self) -> dict[str, str]:
+        """What a job tells people who hold no key, as headers. Nobody trusts them: what counts is signed."""
+        return {
+            "Bunny-Queue": self.queue,
+            "Bunny-Kind": self.kind,
+            "Bunny-Producer": self.sender,
+            "Bunny-Deadline": spell_time(self.expires),
+        }
 
     @property
     def key(self) -> JobKey:
@@ -121,6 +133,11 @@ def check_time(core: Core, now_ms: int) -> None:
         raise FromTheFuture("signed more than 5 minutes ahead of this clock; check both clocks")
     if now_ms >= core.expires:
         raise Expired("its deadline has passed")
+
+
+def spell_time(time_ms: int) -> str:
+    """A time for people, ISO 8601 to the second; one that no calendar has is the last that it has."""
+    return datetime.fromtimestamp(min(time_ms // 1000, _LAST_S), UTC).isoformat()
 
 
 # --- fields ----------------------------------------------------------------------------------------

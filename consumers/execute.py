@@ -62,6 +62,14 @@ class Case:
         """What the producer signed."""
         return self.job.core
 
+    def hints(self) -> dict[str, str]:
+        """Headers for people on what this attempt leaves behind."""
+        return {
+            **self.core.hints(),
+            "Bunny-Digest": self.job.digest.hex(),
+            "Bunny-Attempt": str(self.attempt),
+        }
+
     @property
     def key(self) -> JobKey:
         """What names the job."""
@@ -294,7 +302,8 @@ class Judge:
             worker=self._worker,
         )
         sealed = self._sealer.seal(Draft(core), now)
-        await self._transport.publish(subjects.starts_stream(case.queue), subjects.start(case.key), sealed.data)
+        stream, headers = subjects.starts_stream(case.queue), {**case.hints(), "Bunny-Attempt": str(attempt)}
+        await self._transport.publish(stream, subjects.start(case.key), sealed.data, headers)
 
     def _answer(self, case: Case, data: bytes, type_: Literal["result", "start"]) -> Authenticated:
         return authenticate_answer(

@@ -90,7 +90,8 @@ class Settler:
         # A name of our own making: nothing that a forger wrote chooses where it is kept.
         subject = subjects.refused(queue, secrets.token_hex(12))
         kept = delivery.message.data[:MAX_KEPT_BYTES]
-        await self._store(subjects.refused_stream(queue), subject, kept, {"Bunny-Cause": refusal.name})
+        hints = {"Bunny-Queue": queue, "Bunny-Cause": refusal.name}
+        await self._store(subjects.refused_stream(queue), subject, kept, hints)
         await self._transport.ack(delivery)
 
     async def settle(self, case: Case, verdict: Verdict) -> None:
@@ -171,7 +172,7 @@ class Settler:
             await self._transport.nak(case.delivery, LONGEST_PAUSE_S)
             return refusal.name
         stream, subject = subjects.results_stream(case.queue), subjects.result(case.key)
-        headers = {"Bunny-Kind": case.core.kind, "Bunny-Attempt": str(case.attempt)}
+        headers = case.hints()
         if traceparent is not None:
             headers["traceparent"] = traceparent
         taken = ""
@@ -226,12 +227,7 @@ class Settler:
         await self._transport.ack(case.delivery)
 
     async def _bury(self, case: Case, cause: str) -> None:
-        headers = {
-            "Bunny-Kind": case.core.kind,
-            "Bunny-Cause": _word(cause),
-            "Bunny-Attempt": str(case.attempt),
-            "Bunny-Digest": case.job.digest.hex(),
-        }
+        headers = {**case.hints(), "Bunny-Cause": _word(cause)}
         data = case.delivery.message.data
         if await self._store(subjects.dead_stream(case.queue), subjects.dead(case.key), data, headers):
             self._meter.count(metrics.DEAD_LETTERS, case.queue, case.core.kind)

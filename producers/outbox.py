@@ -6,7 +6,7 @@ import asyncio
 import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any, Final, TypeVar
 
 from bridge import subjects
@@ -135,11 +135,7 @@ class Outbox:
     async def _store(self, sealed: Sealed, clock: Callable[[], float], give_up: float) -> None:
         core = sealed.core
         stream, subject = subjects.jobs_stream(core.queue), subjects.job(core.key, core.priority)
-        headers = {
-            "Bunny-Kind": core.kind,
-            "Bunny-Deadline": datetime.fromtimestamp(core.expires // 1000, UTC).isoformat(),
-            "Bunny-Digest": sealed.digest.hex(),
-        }
+        headers = {**core.hints(), "Bunny-Digest": sealed.digest.hex()}
         if core.traceparent is not None:
             headers["traceparent"] = core.traceparent
         while True:
