@@ -112,7 +112,6 @@ class Intake:
                 lost = partial(self._meter.count, metrics.LOST_LEASES, queue)
                 lane = Lane(queue, settings, pull, Lease(self._transport, settings.ack_wait_ms / 1000, lost))
                 lanes.append(lane)
-                lanes.append(lane)
                 background.append(group.create_task(lane.lease.keep(), name=f"lease-{queue}"))
                 takers.append(group.create_task(self._take(lane, group), name=f"take-{queue}"))
             await self._stopping.wait()
