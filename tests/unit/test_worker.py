@@ -468,23 +468,24 @@ async def test_what_is_signed_and_does_not_open_is_answered() -> None:
 # --- holding, draining, ending ---------------------------------------------------------------------
 
 
-async def test_a_lease_keeps_a_job_for_longer_than_its_ack_wait() -> None:
+async def test_a_lease_keeps_what_runs_and_what_waits_for_longer_than_the_ack_wait() -> None:
     fleet = Fleet.make(policy(ack_wait_ms=100))
-    worker, calls, release = Worker(), [], asyncio.Event()
+    worker, release = Worker(concurrency=1, prefetch=1), asyncio.Event()
+    calls: list[tuple[int, int]] = []
 
     @worker.handler("thumbs", "resize")
-    async def resize(args: int) -> int:
-        calls.append(args)
+    async def resize(args: int, job: Job) -> int:
+        calls.append((args, job.attempt))
         await release.wait()
         return args
 
-    async with fleet.working(worker), fleet.working(resizing()), fleet.producer() as relay:
-        handle = await relay.submit("thumbs", "resize", 1)
-        await until(lambda: bool(calls) or bool(fleet.held("azure", "DEAD_thumbs")))
-        if calls:  # the other worker refuses such arguments, had it got the job
-            await asyncio.sleep(0.5)
-            release.set()
-            assert await handle.result() == 1
+    async with fleet.working(worker), fleet.producer() as relay:
+        handles = [await relay.submit("thumbs", "resize", n) for n in range(2)]  # one runs, one waits for the slot
+        await until(lambda: worker.busy == 1)
+        await asyncio.sleep(0.5)  # five ack waits: this is what is tested
+        release.set()
+        assert [await handle.result(int) for handle in handles] == [0, 1]
+    assert calls == [(0, 1), (1, 1)]
     assert not fleet.held("azure", "STARTS_thumbs")
 
 
