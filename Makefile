@@ -40,6 +40,10 @@ format: $(STAMP) ## let ruff rewrite what it can
 bench: $(STAMP) ## jobs per second, beside plain nats-py over the same hub and leaf
 	$(BIN)/python -m bench $(ARGS)
 
+.PHONY: natscli
+natscli: $(STAMP) ## the stock nats CLI that tests/acceptance uses, built in .cache/ (needs Go 1.21 or later)
+	@$(BIN)/python -m tests.nats_cli
+
 lock: ## rewrite requirements.lock from pyproject.toml (needs uv); ARGS=--upgrade moves every version
 	@command -v $(UV) >/dev/null || { echo "make lock needs uv: install it (for example 'pipx install uv') or name it, UV=/path/to/uv" >&2; exit 1; }
 	$(UV) pip compile pyproject.toml --quiet --universal --python-version 3.11 --extra embedded --extra metrics --extra tracing --extra dev \
