@@ -1,4 +1,5 @@
-# Everything runs from .venv/, which `make install` builds from requirements.lock. No root, no container engine.
+# Everything runs from .venv/, which `make install` builds from requirements.lock. No root, no container engine, but for
+# what begins with `compose` or `images`.
 # A target's line with `##` is its help; `make help` prints them.
 
 VENV := .venv
@@ -13,11 +14,11 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; 
 	$$p -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && { echo $$p; break; }; done)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format bench lock clean
+.PHONY: help install demo test lint format bench images compose-up compose-demo compose-down lock clean
 
 help: ## print this list
 	@echo "make TARGET [ARGS='...']"
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 install: $(STAMP) ## build .venv/ from the hash-locked requirements; instant when nothing changed
 
@@ -40,6 +41,24 @@ format: $(STAMP) ## let ruff rewrite what it can
 bench: $(STAMP) ## jobs per second, beside plain nats-py over the same hub and leaf
 	$(BIN)/python -m bench $(ARGS)
 
+# The engine's own Compose if it has one, else the locked one. The variables are what prepare.py wrote.
+COMPOSE ?= $(shell docker compose version >/dev/null 2>&1 && echo docker compose || echo $(BIN)/docker-compose)
+COMPOSE_ENV := .compose/env
+
+images: $(STAMP) ## the container images, from official ones or from nothing (docs/compose.md)
+	@VENV=$(VENV) deploy/images/build $(ARGS)
+
+compose-up: images ## two isolated clouds in containers: keys in .compose/, then compose.yaml
+	@$(BIN)/python deploy/compose/prepare.py
+	@$(COMPOSE) --env-file $(COMPOSE_ENV) up --detach --wait
+
+compose-demo: images ## the same, jobs for the files of a folder, and attempts to cross; BUNNY_DEMO_FILES=FOLDER
+	@$(BIN)/python deploy/compose/prepare.py
+	@COMPOSE='$(COMPOSE) --env-file $(COMPOSE_ENV)' deploy/compose/demo
+
+compose-down: ## remove its containers and networks; ARGS=--volumes its stored jobs too
+	@$(COMPOSE) --env-file $(COMPOSE_ENV) --profile '*' down $(ARGS)
+
 .PHONY: natscli
 natscli: $(STAMP) ## the stock nats CLI that tests/acceptance uses, built in .cache/ (needs Go 1.21 or later)
 	@$(BIN)/python -m tests.nats_cli
@@ -49,9 +68,14 @@ lock: ## rewrite requirements.lock from pyproject.toml (needs uv); ARGS=--upgrad
 	$(UV) pip compile pyproject.toml --quiet --universal --python-version 3.11 --extra embedded --extra metrics --extra tracing --extra dev \
 		--generate-hashes --no-emit-index-url --no-emit-find-links --no-config --custom-compile-command 'make lock' \
 		--output-file requirements.lock $(ARGS)
+	@# What the services' image has of it: no tools, no tests, and Linux alone.
+	$(UV) pip compile pyproject.toml --quiet --python-platform linux --python-version 3.11 --extra metrics --extra tracing \
+		--constraint requirements.lock --no-annotate \
+		--generate-hashes --no-emit-index-url --no-emit-find-links --no-config --custom-compile-command 'make lock' \
+		--output-file deploy/images/requirements.lock $(ARGS)
 
-clean: ## remove the environment and every cache (never .bunny/: it holds keys)
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+clean: ## remove the environment and every cache (never .bunny/ and .compose/: they hold keys)
+	rm -rf $(VENV) .images build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
 $(STAMP): requirements.lock pyproject.toml
 	@test -n "$(PYTHON)" || { echo "make: no Python 3.11 or later with the venv module was found (Debian: apt install python3-venv); or name one, make PYTHON=/path/to/python3" >&2; exit 1; }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +21,20 @@ from bridge.roots import load_roots, save_root
 from bridge.trust import Trust
 
 
-def prepare(policy: Policy, folder: Folder) -> None:
+def prepare(policy: Policy, folder: Folder, *, hosts: Sequence[str] = pki.DEVELOPMENT_HOSTS) -> None:
     """Make the folder fit the policy, keeping every key that is there.
 
     The trust bundle is signed anew, with a higher version, if it no longer says what the policy says, or half of
     its life has passed. Production keys are made where they are used; these are for development.
+
+    Args:
+        policy: The policy.
+        folder: Where everything is made.
+        hosts: Names and addresses that servers are dialled by besides those of the policy.
     """
     keys = _identities(policy, folder)
     _trust(policy, folder, keys)
-    _certificates(policy, folder)
+    _certificates(policy, folder, hosts)
     _rendered(policy, folder, keys)
     _hand_out(policy, folder)
 
@@ -77,12 +83,14 @@ def _verifies(signed: bytes, roots: bytes, now: int) -> bool:
     return True
 
 
-def _certificates(policy: Policy, folder: Folder) -> None:
+def _certificates(policy: Policy, folder: Folder, hosts: Sequence[str]) -> None:
     for cloud in policy.clouds:
         if not (folder.pki / cloud / "ca.pem").exists():
-            pki.issue(policy, folder.pki, hosts=pki.DEVELOPMENT_HOSTS, cloud=cloud)
-    for cloud in {each.cloud for each in pki.check(folder.pki) if each.renew or each.problems} & set(policy.clouds):
-        pki.renew(policy, folder.pki, cloud, hosts=pki.DEVELOPMENT_HOSTS)
+            pki.issue(policy, folder.pki, hosts=hosts, cloud=cloud)
+    due = {each.cloud for each in pki.check(folder.pki) if each.renew or each.problems}
+    grown = {c.name for c in policy.clouds.values() if c.routes and not (folder.pki / c.name / "cluster.pem").exists()}
+    for cloud in (due | grown) & set(policy.clouds):
+        pki.renew(policy, folder.pki, cloud, hosts=hosts)
 
 
 def _rendered(policy: Policy, folder: Folder, keys: dict[str, PublicIdentity]) -> None:
