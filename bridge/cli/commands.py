@@ -7,7 +7,7 @@ from typing import Final
 
 import typer
 
-from bridge.cli import init, job, keys, pki, provision, queue, render, submit, trust, unseal, up, work
+from bridge.cli import doctor, init, job, keys, pki, provision, queue, render, submit, trust, unseal, up, work
 from bridge.cli.demo import command as demo
 
 COMMANDS: Final[tuple[Callable[[typer.Typer], None], ...]] = (
@@ -23,5 +23,6 @@ COMMANDS: Final[tuple[Callable[[typer.Typer], None], ...]] = (
     submit.register,
     job.register,
     queue.register,
+    doctor.register,
     unseal.register,
 )

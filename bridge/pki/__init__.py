@@ -8,12 +8,14 @@ Per cloud, in ``FOLDER/<cloud>/``::
     clients.pem, clients.key          the listener for the cloud's own services
     leafnodes.pem, leafnodes.key      the hub's listener for the link (serverAuth)
     link.pem, link.key                the leaf's end of the link (clientAuth)
+    cluster.pem, cluster.key          both ends of the routes between the servers of a cluster, where there is one
 
 Servers read nothing but these paths, so certificates from elsewhere go in the same places. No CRL is
 checked by nats-server: what limits a stolen key is a short life, and that each side trusts one root alone.
 """
 
 from bridge.pki.authority import DEVELOPMENT_HOSTS, issue, renew
+from bridge.pki.presented import Presented, read_presented
 from bridge.pki.report import Certificate, check
 
-__all__ = ["DEVELOPMENT_HOSTS", "Certificate", "check", "issue", "renew"]
+__all__ = ["DEVELOPMENT_HOSTS", "Certificate", "Presented", "check", "issue", "read_presented", "renew"]

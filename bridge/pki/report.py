@@ -88,17 +88,26 @@ def is_due(certificate: x509.Certificate, now: dt.datetime | None = None) -> boo
     return (now or dt.datetime.now(dt.UTC)) >= start + (end - start) * 2 / 3
 
 
+def describe_usages(certificate: x509.Certificate) -> tuple[str, ...]:
+    """Its extended key usages, by the names people know."""
+    usages = _extension(certificate, x509.ExtendedKeyUsage) or ()
+    return tuple(_USAGE_NAMES.get(oid, oid.dotted_string) for oid in usages)
+
+
+def describe_names(certificate: x509.Certificate) -> tuple[str, ...]:
+    """Its subject alternative names."""
+    return tuple(str(item.value) for item in _extension(certificate, x509.SubjectAlternativeName) or ())
+
+
 def _describe(here: Path, name: str, now: dt.datetime) -> Certificate:
     path = here / f"{name}.pem"
     chain = read_chain(path)
     certificate = chain[0]
-    usages = _extension(certificate, x509.ExtendedKeyUsage)
-    names = _extension(certificate, x509.SubjectAlternativeName)
     return Certificate(
         path=path,
         cloud=here.name,
-        usages=tuple(_USAGE_NAMES.get(oid, oid.dotted_string) for oid in usages or ()),
-        names=tuple(str(item.value) for item in names or ()),
+        usages=describe_usages(certificate),
+        names=describe_names(certificate),
         not_before_ms=int(certificate.not_valid_before_utc.timestamp() * 1000),
         not_after_ms=int(certificate.not_valid_after_utc.timestamp() * 1000),
         renew=is_due(certificate, now),
