@@ -56,6 +56,19 @@ def tls_context(ca_file: Path) -> ssl.SSLContext:
     return context
 
 
+class TolerantClient(Client):
+    """A nats-py client that no header block can end."""
+
+    async def _process_headers(self, headers: Any) -> dict[str, str] | None:  # noqa: ANN401  as nats-py has it
+        # Private to nats-py, whose reading stops for good, without a reconnect, at a status that is not UTF-8 or a
+        # block too short: one message of any producer would silence every worker it is delivered to.
+        try:
+            return await super()._process_headers(headers)
+        except Exception:
+            log.warning("headers_unreadable", bytes=len(headers))
+            return None
+
+
 class Wire:
     """A nats-py client and its state.
 
@@ -66,7 +79,7 @@ class Wire:
 
     def __init__(self, server: str, nkey_seed: str, tls: ssl.SSLContext, *, name: str, inbox_prefix: str) -> None:
         self.inbox_prefix = inbox_prefix
-        self.client = Client()
+        self.client: Client = TolerantClient()
         self.on_lost: list[Callable[[], None]] = []
         self.on_back: list[Callable[[], None]] = []
         self.on_closed: list[Callable[[], None]] = []
@@ -113,7 +126,7 @@ class Wire:
             async with asyncio.timeout(timeout):
                 while not self.client.is_connected:  # an INFO in the place of the PONG leaves nats-py half connected
                     await bury(self.client)
-                    self.client = Client()
+                    self.client = TolerantClient()
                     await self.client.connect(self._urls, **self._options)
         except TimeoutError:
             await self._give_up()
