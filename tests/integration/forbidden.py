@@ -53,11 +53,13 @@ def _streams(policy: Policy) -> list[str]:
 
 
 def _nobody(policy: Policy, me: IdentityEntry) -> Iterator[str]:
-    """Nobody destroys, reads by sequence, makes consumers, asks the servers, or plays another part of the bridge."""
+    """Nobody destroys, makes consumers, asks the servers, or plays another part of the bridge."""
     for api in (*_apis(policy, me), f"$JS.{me.cloud}.API"):
         for stream in _streams(policy):
-            for call in ("DELETE", "PURGE", "MSG.GET", "MSG.DELETE", "SNAPSHOT", "RESTORE"):
+            for call in ("DELETE", "PURGE", "MSG.DELETE", "SNAPSHOT", "RESTORE"):
                 yield f"{api}.STREAM.{call}.{stream}"
+            if me.role not in (Role.INSPECTOR, Role.OPERATOR) or api not in ("$JS.API", f"$JS.{me.cloud}.API"):
+                yield f"{api}.STREAM.MSG.GET.{stream}"
             for call in ("DELETE", "PAUSE", "RESET", "UNPIN", "LEADER.STEPDOWN"):
                 yield f"{api}.CONSUMER.{call}.{stream}.home"
             yield f"{api}.CONSUMER.CREATE.{stream}"

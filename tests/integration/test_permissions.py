@@ -207,6 +207,7 @@ async def test_a_reader_reads_all_of_its_cloud(name: str, tmp_path: Path) -> Non
             await me.api(f"STREAM.INFO.{stream['name']}")
             await me.api(f"CONSUMER.NAMES.{stream['name']}")
             assert status(await me.ask(f"$JS.API.DIRECT.GET.{stream['name']}", {"seq": 1})) == "404"
+            assert b"10037" in (await me.ask(f"$JS.API.STREAM.MSG.GET.{stream['name']}", {"seq": 1})).data
         for consumer in plan["consumers"]:
             await me.api(f"CONSUMER.INFO.{consumer['stream']}.{consumer['config']['name']}")
         assert not me.refused
