@@ -137,7 +137,7 @@ async def judge(attempt: Attempt) -> tuple[bool, str]:
     except TimeoutError:
         return attempt.dropped, f"no answer in {TIMEOUT_S:g} s"
     except socket.gaierror as error:
-        return True, error.strerror
+        return True, error.strerror or str(error)
     except OSError as error:
         return True, os.strerror(error.errno) if error.errno else str(error)
     except NatsError as error:
