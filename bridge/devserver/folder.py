@@ -60,13 +60,13 @@ class Folder:
         """The identity folder of a service."""
         return self.path / "identities" / name
 
-    def store(self, cloud: str) -> Path:
-        """Where a cloud's server keeps its streams."""
-        return self.path / "store" / cloud
+    def store(self, server: str) -> Path:
+        """Where a server keeps its streams: it has the name of its cloud, or in a cluster ``<cloud>.<n>``."""
+        return self.path / "store" / server
 
-    def log(self, cloud: str) -> Path:
-        """What a cloud's server says."""
-        return self.path / "logs" / f"{cloud}.log"
+    def log(self, name: str) -> Path:
+        """What a server or a worker says."""
+        return self.path / "logs" / f"{name}.log"
 
     @contextlib.asynccontextmanager
     async def held(self) -> AsyncIterator[int]:

@@ -45,21 +45,27 @@ async def healthy(port: int) -> bool:
     return status == 200
 
 
+async def led(port: int) -> bool:
+    """Whether the server's cluster has a leader: before, nobody answers what is asked of its JetStream."""
+    _, body = await get(port, "/jsz")
+    return bool(body.get("meta_cluster", {}).get("leader"))
+
+
 async def links(port: int) -> int:
     """How many leaf links are up."""
     _, body = await get(port, "/leafz")
     return int(body["leafnodes"])
 
 
-async def idle_sources(port: int) -> list[str]:
-    """Streams that copy from another cloud and do not hear from it now."""
+async def copies(port: int) -> dict[str, bool]:
+    """Streams that copy from another cloud, and whether they hear from it now; of a cluster, one server does."""
     _, body = await get(port, "/jsz?accounts=1&streams=1&config=1")
-    return [
-        stream["name"]
+    return {
+        stream["name"]: all(_active(source) for source in stream.get("sources", ()) or [{}])
         for account in body.get("account_details", ())
         for stream in account.get("stream_detail", ())
-        if stream["config"].get("sources") and not all(_active(source) for source in stream.get("sources", ()) or [{}])
-    ]
+        if stream["config"].get("sources")
+    }
 
 
 def _active(source: dict[str, Any]) -> bool:

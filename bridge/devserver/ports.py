@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import socket
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Final
 
 from bridge.errors import ConfigurationError
@@ -17,15 +17,16 @@ _TRIES: Final = 200
 
 @dataclass(frozen=True, slots=True)
 class Ports:
-    """The ports of one cloud's server; 0 means any free one. A leaf has no ``leafnodes``."""
+    """The ports of one server; 0 means any free one. A leaf has no ``leafnodes``, and only a cluster ``routes``."""
 
     clients: int = 0
     monitor: int = 0
     leafnodes: int = 0
+    routes: int = 0
 
     def filled(self, taken: set[int]) -> Ports:
         """These ports with every 0 replaced by a free one that is not in ``taken``, where they are added."""
-        chosen = {name: getattr(self, name) or free_port(taken) for name in ("clients", "monitor", "leafnodes")}
+        chosen = {field.name: getattr(self, field.name) or free_port(taken) for field in fields(self)}
         return replace(self, **chosen)
 
 

@@ -15,6 +15,7 @@ from typing import Final
 
 from bridge.devserver import launcher, monitor
 from bridge.devserver.ports import is_free
+from bridge.devserver.servers import quoted
 from bridge.errors import ConfigurationError, TransportError
 
 START_TIMEOUT_S: Final = 30.0
@@ -48,7 +49,7 @@ class Server:
     Use it from one event loop. The server dies with the thread that runs the loop (on Linux), however that ends.
 
     Args:
-        cloud: The cloud it stands for, named in errors.
+        name: What errors call it.
         config: Its configuration file.
         variables: What the configuration's ``$NAMES`` stand for.
         monitor_port: Where its monitor listens.
@@ -59,7 +60,7 @@ class Server:
 
     def __init__(
         self,
-        cloud: str,
+        name: str,
         config: Path,
         variables: Mapping[str, str],
         *,
@@ -68,7 +69,7 @@ class Server:
         program: Path | None = None,
         keep_open: tuple[int, ...] = (),
     ) -> None:
-        self.cloud, self.config, self.log, self.monitor_port = cloud, config, log, monitor_port
+        self.name, self.config, self.log, self.monitor_port = name, config, log, monitor_port
         self._variables, self._program, self._keep_open = dict(variables), program or find_server(), keep_open
         self._process: asyncio.subprocess.Process | None = None
         self._started = asyncio.Event()
@@ -90,10 +91,10 @@ class Server:
             return
         if not is_free(self.monitor_port):
             # Whoever listens there might answer in the server's name that it is healthy.
-            raise PortTaken(f"{self.cloud}: port {self.monitor_port} is in use")
+            raise PortTaken(f"{self.name}: port {self.monitor_port} is in use")
         self.log.parent.mkdir(parents=True, exist_ok=True)
         environment = {name: os.environ[name] for name in _INHERITED if name in os.environ}
-        environment |= {name: _quoted(value) for name, value in self._variables.items()}
+        environment |= {name: quoted(value) for name, value in self._variables.items()}
         # 0600: a server's log names subjects and addresses.
         output = os.open(self.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         try:
@@ -112,7 +113,7 @@ class Server:
             os.close(output)
         self._started.set()
         try:
-            await monitor.until(self._ready, timeout, f"{self.cloud}: server ready (see {self.log})")
+            await monitor.until(self._ready, timeout, f"{self.name}: server ready (see {self.log})")
         except BaseException:
             await self.kill()
             raise
@@ -147,16 +148,16 @@ class Server:
             TransportError: It does not run, or did not answer in time.
         """
         if self._process is None or self.pid is None:
-            raise TransportError(f"{self.cloud}: the server does not run, so it cannot reload")
+            raise TransportError(f"{self.name}: the server does not run, so it cannot reload")
         before, start = await self._loaded(), self.log.stat().st_size
         self._process.send_signal(signal.SIGHUP)
 
         async def applied() -> bool:
             if failed := [line for line in self._lines(start) if "Failed to reload" in line]:
-                raise ConfigurationError(f"{self.cloud}: {_told(failed[-1])}")
+                raise ConfigurationError(f"{self.name}: {_told(failed[-1])}")
             return (await self._loaded()) != before
 
-        await monitor.until(applied, timeout, f"{self.cloud}: configuration reloaded (see {self.log})")
+        await monitor.until(applied, timeout, f"{self.name}: configuration reloaded (see {self.log})")
 
     async def ended(self) -> None:
         """Wait until the server ends without having been stopped or killed here.
@@ -169,7 +170,7 @@ class Server:
             if self._process is not None:
                 await self._process.wait()
             if self._started.is_set():
-                raise TransportError(f"{self.cloud}: the server ended ({self._last_words()}); see {self.log}")
+                raise TransportError(f"{self.name}: the server ended ({self._last_words()}); see {self.log}")
 
     def _running(self) -> asyncio.subprocess.Process | None:
         self._started.clear()
@@ -179,8 +180,8 @@ class Server:
         if self.pid is None:
             words = self._last_words()
             if "address already in use" in words:
-                raise PortTaken(f"{self.cloud}: {words}")
-            raise ConfigurationError(f"{self.cloud}: the server did not start ({words}); see {self.log}")
+                raise PortTaken(f"{self.name}: {words}")
+            raise ConfigurationError(f"{self.name}: the server did not start ({words}); see {self.log}")
         return await monitor.healthy(self.monitor_port)
 
     async def _loaded(self) -> str:
@@ -196,12 +197,6 @@ class Server:
         with self.log.open("rb") as file:
             file.seek(start)
             return file.read().decode(errors="replace").splitlines()
-
-
-def _quoted(value: str) -> str:
-    # The server parses a variable's value as configuration: unquoted, an address or a path may be read as a number.
-    escaped = value.replace("\\", "\\\\").replace('"', '\\"')
-    return f'"{escaped}"'
 
 
 def _told(line: str) -> str:

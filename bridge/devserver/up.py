@@ -6,17 +6,19 @@ import asyncio
 import contextlib
 import json
 import shutil
-from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 from bridge.devserver import monitor
 from bridge.devserver.folder import Folder
 from bridge.devserver.link import Relay
-from bridge.devserver.ports import Ports, is_free
+from bridge.devserver.ports import Ports
 from bridge.devserver.prepare import prepare
 from bridge.devserver.process import PortTaken, Server
+from bridge.devserver.servers import choose_ports, keep_ports, server_names, servers_of, variables
 from bridge.errors import ConfigurationError, TransportError
 from bridge.files import read_file, write_file
 from bridge.identity import CA_FILE, CONNECTION_FILE, NATS_SEED_FILE, Connection, Identity
@@ -24,9 +26,11 @@ from bridge.jetstream import connect
 from bridge.policy import Cloud, Policy, Role
 from bridge.provision import Report, load_plan, provision
 from bridge.render.contexts import FOLDER, ROLES, context_file, context_json
+from bridge.render.servers import cluster_conf
 
 LINK_TIMEOUT_S: Final = 30.0
 _PORT_TRIES: Final = 5
+_HERE: Final = "127.0.0.1"
 
 
 @dataclass(slots=True)
@@ -36,26 +40,35 @@ class Bridge:
     Args:
         policy: What they were made from.
         folder: Where they run.
-        servers: A server per cloud, by name.
+        servers: The servers by name: a single one has its cloud's, those of a cluster are ``<cloud>.<n>``.
         ports: Where each listens.
-        relay: What the link goes through; None if the leaf dials the hub directly.
+        relays: What the link goes through, for each server of the hub; empty if the leaf dials it directly.
     """
 
     policy: Policy
     folder: Folder
     servers: Mapping[str, Server]
     ports: Mapping[str, Ports]
-    relay: Relay | None
+    relays: tuple[Relay, ...]
+
+    @property
+    def relay(self) -> Relay | None:
+        """What the link goes through, of a hub that is a single server."""
+        return self.relays[0] if self.relays else None
 
     @property
     def hub(self) -> Server:
-        """The server that is dialled."""
-        return self.servers[self.policy.hub.name]
+        """The server that is dialled; the first of a cluster."""
+        return self.of(self.policy.hub.name)[0]
 
     @property
     def leaf(self) -> Server:
-        """The server that dials out."""
-        return self.servers[self.policy.leaf.name]
+        """The server that dials out; the first of a cluster."""
+        return self.of(self.policy.leaf.name)[0]
+
+    def of(self, cloud: str) -> tuple[Server, ...]:
+        """The servers of a cloud."""
+        return tuple(self.servers[name] for name in server_names(self.policy.clouds[cloud]))
 
     def identity(self, name: str) -> Path:
         """An identity folder, ready to be named by ``BUNNY_IDENTITY``."""
@@ -73,17 +86,19 @@ class Bridge:
             return await provision(transport, self._plan(cloud), dry_run=dry_run)
 
     async def until_flowing(self, timeout: float = LINK_TIMEOUT_S) -> None:
-        """Wait until the link is up and every stream that copies from the other cloud hears from it.
+        """Wait until every leaf server has its link and every stream that copies from the other cloud hears from it.
+
+        Of a cluster, servers that were stopped are not waited for.
 
         Raises:
             TransportError: Not in time.
         """
-        await monitor.until(self._linked, timeout, f"the link from {self.leaf.cloud} to {self.hub.cloud}")
+        await monitor.until(self._linked, timeout, f"the link from {self.policy.leaf.name} to {self.policy.hub.name}")
         await monitor.until(self._copying, timeout, "results flowing home")
 
-    async def restart(self, cloud: str) -> None:
+    async def restart(self, server: str) -> None:
         """Stop a server if it runs, start it on the same ports and store, and say so in ``ready.json``."""
-        await self.servers[cloud].restart()
+        await self.servers[server].restart()
         self.say_ready()
 
     async def ended(self) -> None:
@@ -95,26 +110,18 @@ class Bridge:
         try:
             async with asyncio.TaskGroup() as group:
                 for server in self.servers.values():
-                    group.create_task(server.ended(), name=f"{server.cloud} ended")
+                    group.create_task(server.ended(), name=f"{server.name} ended")
         except* TransportError as errors:
             raise errors.exceptions[0] from None
 
     def say_ready(self) -> None:
         """Write ``ready.json``."""
-        clouds = {
-            name: {
-                "pid": server.pid,
-                "clients": f"tls://127.0.0.1:{self.ports[name].clients}",
-                "monitor": f"http://127.0.0.1:{self.ports[name].monitor}",
-                "store": str(self.folder.store(name)),
-            }
-            for name, server in self.servers.items()
-        }
+        clouds = {name: self._cloud(name) for name in (self.policy.hub.name, self.policy.leaf.name)}
         link = {
-            "hub": self.hub.cloud,
-            "leaf": self.leaf.cloud,
-            "address": f"tls://127.0.0.1:{self._dialled}",
-            "relay": self.relay is not None,
+            "hub": self.policy.hub.name,
+            "leaf": self.policy.leaf.name,
+            "address": ",".join(_addresses(self._dialled)),
+            "relay": bool(self.relays),
         }
         identities = {
             name: str(self.folder.identity(name))
@@ -123,18 +130,39 @@ class Bridge:
         }
         self.folder.write_ready({"clouds": clouds, "link": link, "identities": identities})
 
+    def _cloud(self, cloud: str) -> dict[str, Any]:
+        """What ``ready.json`` says of a cloud: one server or, beside the addresses of them all, the first of three."""
+        servers = [
+            {
+                "pid": server.pid,
+                "clients": f"tls://{_HERE}:{self.ports[server.name].clients}",
+                "monitor": f"http://{_HERE}:{server.monitor_port}",
+                "store": str(self.folder.store(server.name)),
+            }
+            for server in self.of(cloud)
+        ]
+        if len(servers) == 1:
+            return servers[0]
+        return servers[0] | {"clients": ",".join(str(each["clients"]) for each in servers), "servers": servers}
+
     @property
-    def _dialled(self) -> int:
-        return self.relay.port if self.relay is not None else self.ports[self.hub.cloud].leafnodes
+    def _dialled(self) -> list[int]:
+        relayed = [relay.port for relay in self.relays]
+        return relayed or [self.ports[server.name].leafnodes for server in self.of(self.policy.hub.name)]
+
+    def _running(self, cloud: str) -> list[int]:
+        return [server.monitor_port for server in self.of(cloud) if server.pid is not None]
 
     async def _linked(self) -> bool:
-        return await monitor.links(self.hub.monitor_port) > 0
+        links = [await monitor.links(port) for port in self._running(self.policy.hub.name)]
+        return sum(links) >= max(1, len(self._running(self.policy.leaf.name)))
 
     async def _copying(self) -> bool:
-        for cloud, server in self.servers.items():
+        for cloud in self.policy.clouds:
             # A former policy's copies stay, and hear nothing any more.
-            planned = {stream["name"] for stream in self._plan(cloud)["streams"]}
-            if planned & set(await monitor.idle_sources(server.monitor_port)):
+            planned = {stream["name"] for stream in self._plan(cloud)["streams"] if stream.get("sources")}
+            found = [await monitor.copies(port) for port in self._running(cloud)]
+            if not all(any(copies.get(name) for copies in found) for name in planned):
                 return False
         return True
 
@@ -156,8 +184,8 @@ async def running(
     Args:
         policy: The policy; what the folder lacks for it is made, what differs is made anew (`prepare`).
         path: The folder. One process at a time may use it.
-        relay: Put a `Relay` into the link.
-        ports: Ports to use, by cloud; those of the last time, or any free ones, where none are given.
+        relay: Put a `Relay` into the link, before each server of the hub.
+        ports: Ports to use, by server; those of the last time, or any free ones, where none are given.
         provisioned: Make the streams, wait until jobs can flow, and write ``ready.json``. Without it, none of that.
 
     Raises:
@@ -190,61 +218,58 @@ async def _start(
     """Start the servers, the hub first; on other ports if one that was not asked for has just been taken."""
     for _ in range(_PORT_TRIES):
         async with contextlib.AsyncExitStack() as attempt:
-            ports = _choose(policy, folder, asked)
-            link = ports[policy.hub.name].leafnodes
-            through = await attempt.enter_async_context(Relay(link)) if relay else None
-            _point(policy, folder, ports, through.port if through else link)
-            servers = {cloud.name: _server(policy, cloud, folder, ports[cloud.name], lock) for cloud in _order(policy)}
+            ports = choose_ports(policy, folder, asked)
+            links = [ports[name].leafnodes for name in server_names(policy.hub)]
+            relays = [await attempt.enter_async_context(Relay(link)) for link in links] if relay else []
+            _point(policy, folder, ports, [each.port for each in relays] or links)
+            servers = {
+                name: _server(policy, cloud, name, folder, ports[name], lock)
+                for name, cloud in servers_of(policy).items()
+            }
+            bridge = Bridge(policy, folder, servers, ports, tuple(relays))
             try:
-                for server in servers.values():
-                    attempt.push_async_callback(server.stop)
-                    await server.start()
+                for cloud in (policy.hub, policy.leaf):
+                    await _start_cloud(bridge.of(cloud.name), attempt)
             except PortTaken as error:
                 taken = error
                 continue
-            write_file(folder.path / "ports.json", json.dumps({c: _fields(p) for c, p in ports.items()}) + "\n")
+            keep_ports(folder, ports)
             await stack.enter_async_context(attempt.pop_all())
-            return Bridge(policy, folder, servers, ports, through)
+            return bridge
     raise ConfigurationError(f"{taken}; stop what listens there, or ask for other ports")
 
 
-def _order(policy: Policy) -> tuple[Cloud, Cloud]:
-    return policy.hub, policy.leaf
+async def _start_cloud(servers: tuple[Server, ...], stack: contextlib.AsyncExitStack) -> None:
+    """Start the servers of a cloud, at once: none of a cluster is healthy before another has joined it.
+
+    Raises:
+        TransportError: Of the first that did not start, once the others have.
+    """
+
+    async def stop() -> None:
+        await asyncio.gather(*(server.stop() for server in servers))
+
+    stack.push_async_callback(stop)
+    for ended in await asyncio.gather(*(server.start() for server in servers), return_exceptions=True):
+        if ended is not None:
+            raise ended
+    if len(servers) > 1:
+        for server in servers:
+            await monitor.until(partial(monitor.led, server.monitor_port), LINK_TIMEOUT_S, f"{server.name}: a leader")
 
 
-def _choose(policy: Policy, folder: Folder, asked: Mapping[str, Ports]) -> dict[str, Ports]:
-    """The ports asked for, else those of the last time if they are free, so that clients find the way back."""
-    try:
-        last = {name: Ports(**each) for name, each in json.loads((folder.path / "ports.json").read_text()).items()}
-    except (OSError, ValueError, TypeError):
-        last = {}
-    chosen: dict[str, Ports] = {}
-    taken = {port for each in asked.values() for port in _fields(each).values()}
-    for cloud in _order(policy):
-        wanted, before = asked.get(cloud.name, Ports()), last.get(cloud.name, Ports())
-        kept = {name: port or _again(getattr(before, name), taken) for name, port in _fields(wanted).items()}
-        chosen[cloud.name] = replace(wanted, **kept).filled(taken)
-    return chosen
-
-
-def _again(port: int, taken: set[int]) -> int:
-    if port in taken or not port or not is_free(port):
-        return 0
-    taken.add(port)
-    return port
-
-
-def _fields(ports: Ports) -> dict[str, int]:
-    return {"clients": ports.clients, "monitor": ports.monitor, "leafnodes": ports.leafnodes}
-
-
-def _point(policy: Policy, folder: Folder, ports: Mapping[str, Ports], link: int) -> None:
+def _point(policy: Policy, folder: Folder, ports: Mapping[str, Ports], links: Sequence[int]) -> None:
     """Turn the rendered addresses, which are production's, into those on this machine."""
-    write_file(folder.rendered / policy.leaf.name / "link.conf", f'HUB_LEAF_URL: "tls://127.0.0.1:{link}"\n')
+    urls = {"HUB_LEAF_URLS": _addresses(links)}
+    write_file(folder.rendered / policy.leaf.name / "link.conf", json.dumps(urls) + "\n")
+    for cloud in policy.clouds.values():
+        # By name: that is what the servers of a cluster look for in each other's certificates.
+        routes = [f"tls://localhost:{ports[name].routes}" for name in server_names(cloud)]
+        write_file(folder.rendered / cloud.name / "cluster.conf", cluster_conf(policy, cloud, routes))
     for name, entry in policy.identities.items():
         if entry.role is not Role.LINK:
             rendered = json.loads(read_file(folder.rendered / entry.cloud / "connections" / f"{name}.yaml"))
-            rendered["server"] = f"tls://127.0.0.1:{ports[entry.cloud].clients}"
+            rendered["server"] = _clients(policy, entry.cloud, ports)
             write_file(folder.identity(name) / CONNECTION_FILE, json.dumps(rendered, indent=2) + "\n")
     _contexts(policy, folder, ports)
 
@@ -254,47 +279,33 @@ def _contexts(policy: Policy, folder: Folder, ports: Mapping[str, Ports]) -> Non
     shutil.rmtree(folder.path / FOLDER, ignore_errors=True)  # those of a former policy
     for name, entry in policy.identities.items():
         if entry.role in ROLES:
-            place, server = folder.identity(name), f"tls://127.0.0.1:{ports[entry.cloud].clients}"
+            place, server = folder.identity(name), _clients(policy, entry.cloud, ports)
             if not (place / NATS_SEED_FILE).exists():  # keys made by a release that did not write it
                 write_file(place / NATS_SEED_FILE, f"{Identity.load(place).nkey_seed}\n", private=True)
             write_file(folder.path / context_file(policy, entry), context_json(policy, entry, str(place), server))
 
 
-def _server(policy: Policy, cloud: Cloud, folder: Folder, ports: Ports, lock: int) -> Server:
-    prefix, here = cloud.role.upper(), folder.pki / cloud.name
-    variables: dict[str, str] = {
-        f"{prefix}_NAME": f"{policy.bridge}-{cloud.name}",
-        f"{prefix}_CLIENTS": f"127.0.0.1:{ports.clients}",
-        f"{prefix}_MONITOR": f"127.0.0.1:{ports.monitor}",
-        f"{prefix}_CLIENT_CERT": str(here / "clients.pem"),
-        f"{prefix}_CLIENT_KEY": str(here / "clients.key"),
-        f"{prefix}_STORE": str(folder.store(cloud.name)),
-    }
-    if cloud.role == "hub":
-        variables |= {
-            "HUB_LEAFNODES": f"127.0.0.1:{ports.leafnodes}",
-            "HUB_LEAF_CERT": str(here / "leafnodes.pem"),
-            "HUB_LEAF_KEY": str(here / "leafnodes.key"),
-            "LEAF_LINK_CA": str(folder.pki / policy.leaf.name / "ca.pem"),
-        }
-    else:
-        variables |= {
-            "LEAF_LINK_CERT": str(here / "link.pem"),
-            "LEAF_LINK_KEY": str(here / "link.key"),
-            "HUB_LINK_CA": str(folder.pki / policy.hub.name / "ca.pem"),
-        }
+def _clients(policy: Policy, cloud: str, ports: Mapping[str, Ports]) -> str:
+    return ",".join(_addresses(ports[name].clients for name in server_names(policy.clouds[cloud])))
+
+
+def _addresses(ports: Iterable[int]) -> list[str]:
+    return [f"tls://{_HERE}:{port}" for port in ports]
+
+
+def _server(policy: Policy, cloud: Cloud, name: str, folder: Folder, ports: Ports, lock: int) -> Server:
     return Server(
-        cloud.name,
+        name,
         folder.rendered / cloud.name / f"{cloud.role}.conf",
-        variables,
+        variables(policy, cloud, name, host=_HERE, ports=ports, pki=folder.pki, store=folder.store(name)),
         monitor_port=ports.monitor,
-        log=folder.log(cloud.name),
+        log=folder.log(name),
         keep_open=(lock,),
     )
 
 
 async def _provision(bridge: Bridge) -> None:
-    reports = await asyncio.gather(*(bridge.provision(cloud) for cloud in bridge.servers))
+    reports = await asyncio.gather(*(bridge.provision(cloud) for cloud in bridge.policy.clouds))
     refusals = [line for report in reports for line in report.refusals]
     if refusals:
         more = f" (and {len(refusals) - 1} more)" if len(refusals) > 1 else ""

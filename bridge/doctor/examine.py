@@ -205,7 +205,7 @@ def _link_url(site: Site) -> str | None:
         path = site.rendered / site.leaf / "link.conf"
         if path.exists():
             return next((part for part in read_file(path).decode(errors="replace").split('"') if "://" in part), None)
-    return site.policy.hub.leafnodes if site.policy is not None else None
+    return (site.policy.hub.leafnodes or "").split(",")[0] if site.policy is not None else None
 
 
 async def _ask_monitors(visit: _Visit) -> None:

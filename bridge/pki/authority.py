@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from cryptography.x509.oid import NameOID
 
 from bridge.errors import ConfigurationError
 from bridge.files import check_private, read_file, write_file
@@ -67,10 +67,10 @@ def renew(policy: Policy, folder: Path, cloud: str, *, hosts: Sequence[str] = ()
     root, issuer = read_chain(here / "ca.pem")[0], read_chain(here / "issuer.pem")[0]
     key = _read_key(here / "ca.key")
     written = []
-    if is_due(issuer) or not _covers(issuer, _permitted(policy, at, hosts)):
+    if is_due(issuer) or not _covers(issuer, _permitted(policy, at, hosts), _issued_usages(at)):
         if not (here / "root.key").exists():
             raise ConfigurationError(
-                f"{here / 'issuer.pem'}: due for renewal, or does not cover the hosts asked for; "
+                f"{here / 'issuer.pem'}: due for renewal, or does not cover the hosts or the cluster asked for; "
                 f"put the offline key back at {here / 'root.key'} and renew again"
             )
         key = ec.generate_private_key(ec.SECP256R1())
@@ -109,19 +109,16 @@ def _issuer(
     root_key: ec.EllipticCurvePrivateKey,
     hosts: Sequence[str],
 ) -> x509.Certificate:
-    """The online authority: it can name this cloud's hosts and this bridge, and the hub's no client at all."""
+    """The online authority: it can name this cloud's hosts and this bridge, and no client where none dials."""
     permitted, excluded = _permitted(policy, cloud, hosts), None
     if not any(isinstance(name, x509.IPAddress) for name in permitted):
         # A kind of name that no constraint mentions is unconstrained: shut out addresses where none is meant.
         excluded = [x509.IPAddress(ipaddress.ip_network(net)) for net in ("0.0.0.0/0", "::/0")]
-    usages = [ExtendedKeyUsageOID.SERVER_AUTH]
-    if cloud.role == "leaf":
-        usages.append(ExtendedKeyUsageOID.CLIENT_AUTH)
     return (
         _builder(_subject(policy, f"{cloud.name} issuer"), root.subject, key.public_key(), ISSUER_LIFE, root)
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         .add_extension(_AUTHORITY_USAGE, critical=True)
-        .add_extension(x509.ExtendedKeyUsage(usages), critical=False)
+        .add_extension(x509.ExtendedKeyUsage(_issued_usages(cloud)), critical=False)
         .add_extension(x509.NameConstraints(permitted, excluded), critical=True)
         .add_extension(_authority_of(root_key), critical=False)
         .sign(root_key, hashes.SHA256())
@@ -143,7 +140,7 @@ def _leaves(
             _builder(_subject(policy, f"{cloud.name} {name}"), issuer.subject, key.public_key(), LEAF_LIFE, issuer)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(_LEAF_USAGE, critical=True)
-            .add_extension(x509.ExtendedKeyUsage([USAGES[name]]), critical=False)
+            .add_extension(x509.ExtendedKeyUsage(USAGES[name]), critical=False)
             .add_extension(x509.SubjectAlternativeName(_leaf_san(policy, cloud, name, hosts)), critical=False)
             .add_extension(_authority_of(issuer_key), critical=False)
             .sign(issuer_key, hashes.SHA256())
@@ -214,8 +211,14 @@ def _cloud(policy: Policy, name: str) -> Cloud:
     return policy.clouds[name]
 
 
-def _leaf_names(cloud: Cloud) -> tuple[str, str]:
-    return ("clients", "leafnodes") if cloud.role == "hub" else ("clients", "link")
+def _leaf_names(cloud: Cloud) -> tuple[str, ...]:
+    cluster = ("cluster",) if cloud.servers > 1 else ()
+    return ("clients", "leafnodes" if cloud.role == "hub" else "link", *cluster)
+
+
+def _issued_usages(cloud: Cloud) -> list[x509.ObjectIdentifier]:
+    """What the cloud's leaf certificates are used for, taken together."""
+    return list(dict.fromkeys(usage for name in _leaf_names(cloud) for usage in USAGES[name]))
 
 
 def _files(cloud: Cloud) -> list[str]:
@@ -238,9 +241,9 @@ def _permitted(policy: Policy, cloud: Cloud, hosts: Sequence[str]) -> list[x509.
 def _leaf_san(policy: Policy, cloud: Cloud, leaf: str, hosts: Sequence[str]) -> list[x509.GeneralName]:
     if leaf == "link":
         return [x509.UniformResourceIdentifier(f"spiffe://{policy.bridge}/{cloud.name}/link")]
-    address = cloud.clients if leaf == "clients" else cloud.leafnodes
-    assert address is not None, "the policy gives every hub a leafnodes address"  # noqa: S101 - for the type
-    return [_general_name(host) for host in dict.fromkeys([_host_of(address), *hosts])]
+    addresses = {"clients": cloud.clients, "leafnodes": cloud.leafnodes or "", "cluster": ",".join(cloud.routes)}
+    dialled = [_host_of(address) for address in addresses[leaf].split(",")]
+    return [_general_name(host) for host in dict.fromkeys([*dialled, *hosts])]
 
 
 def _general_name(host: str) -> x509.GeneralName:
@@ -250,9 +253,10 @@ def _general_name(host: str) -> x509.GeneralName:
         return x509.DNSName(host)
 
 
-def _covers(issuer: x509.Certificate, wanted: list[x509.GeneralName]) -> bool:
+def _covers(issuer: x509.Certificate, names: list[x509.GeneralName], usages: Sequence[x509.ObjectIdentifier]) -> bool:
     permitted = issuer.extensions.get_extension_for_class(x509.NameConstraints).value.permitted_subtrees
-    return set(wanted) <= set(permitted or ())
+    allowed = issuer.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
+    return set(names) <= set(permitted or ()) and set(usages) <= set(allowed)
 
 
 def _host_of(address: str) -> str:

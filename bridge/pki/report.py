@@ -19,11 +19,15 @@ from bridge.files import check_private, read_file
 _E = TypeVar("_E", bound=x509.ExtensionType)
 
 USAGES: Final = {
-    "clients": ExtendedKeyUsageOID.SERVER_AUTH,
-    "leafnodes": ExtendedKeyUsageOID.SERVER_AUTH,
-    "link": ExtendedKeyUsageOID.CLIENT_AUTH,
+    "clients": (ExtendedKeyUsageOID.SERVER_AUTH,),
+    "leafnodes": (ExtendedKeyUsageOID.SERVER_AUTH,),
+    "link": (ExtendedKeyUsageOID.CLIENT_AUTH,),
+    "cluster": (ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH),
 }
-"""The one extended key usage of each leaf certificate: a listener's is no good to dial with, nor the reverse."""
+"""The extended key usages of each leaf certificate: a listener's is no good to dial with, nor the reverse.
+
+Only the servers of a cluster do both, and among themselves alone.
+"""
 
 _USAGE_NAMES: Final = {
     ExtendedKeyUsageOID.SERVER_AUTH: "serverAuth",
@@ -123,8 +127,9 @@ def _problems(here: Path, name: str, chain: list[x509.Certificate], now: dt.date
         problems.append(f"not valid before {certificate.not_valid_before_utc:%Y-%m-%d %H:%M} UTC: check the clock")
     wanted = USAGES.get(name)
     if wanted is not None:
-        if list(_extension(certificate, x509.ExtendedKeyUsage) or ()) != [wanted]:
-            problems.append(f"its extended key usage must be {_USAGE_NAMES[wanted]} and nothing else")
+        if set(_extension(certificate, x509.ExtendedKeyUsage) or ()) != set(wanted):
+            names = " and ".join(_USAGE_NAMES[usage] for usage in wanted)
+            problems.append(f"its extended key usage must be {names} and nothing else")
         if not _extension(certificate, x509.SubjectAlternativeName):
             problems.append("it has no subject alternative name: no peer would accept it")
         problems += _key_problems(here / f"{name}.key", certificate)

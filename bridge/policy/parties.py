@@ -12,7 +12,8 @@ from bridge.policy.section import Section
 from bridge.policy.values import Cloud, Role
 from bridge.subjects import is_name
 
-_CLOUD = ("role", "clients", "leafnodes", "durability")
+_CLOUD = ("role", "servers", "clients", "leafnodes", "routes", "durability")
+_CLUSTER = 3
 _IDENTITY = ("cloud", "role")
 
 
@@ -39,24 +40,55 @@ def read_clouds(top: Section) -> dict[str, Cloud]:
             else:
                 section.note(section.line_of("role"), f"a second hub: {first}", "make one the leaf")
         sides.setdefault(role, name)
-        clients = section.url("clients", 4222, "add clients: tls://host:4222, where its services connect")
+        servers = _servers(section)
+        clients = section.urls("clients", 4222, servers, "add clients: tls://host:4222, where its services connect")
         leafnodes = None
         if role == "hub":
-            leafnodes = section.url("leafnodes", 7422, "add leafnodes: tls://host:7422, where the leaf dials in")
+            remedy = "add leafnodes: tls://host:7422, where the leaf dials in"
+            leafnodes = ",".join(section.urls("leafnodes", 7422, servers, remedy))
         elif role == "leaf" and section.has("leafnodes"):
             section.note(section.line_of("leafnodes"), "a leaf takes no links: nothing listens there", "remove it")
         durability = section.choice("durability", ("power-loss", "process"), "power-loss")
         clouds[name] = Cloud(
             name,
             cast(Literal["hub", "leaf"], role),
-            clients,
+            ",".join(clients),
             leafnodes,
             cast(Literal["power-loss", "process"], durability),
+            servers,
+            _routes(section, servers),
         )
     for role in ("hub", "leaf"):
         if clouds and "" not in sides and role not in sides:
             top.note(top.line_of("clouds"), f"no cloud is the {role}", f"give one role: {role}")
     return clouds
+
+
+def _servers(section: Section) -> int:
+    servers = section.whole("servers", 1, 1, 99)
+    if servers not in (1, _CLUSTER):
+        # Two stop when one fails, and more than three only cost: every stream has three replicas.
+        problem = f"servers: {servers} is neither one nor a cluster of three"
+        section.note(section.line_of("servers"), problem, "say 1 or 3")
+    return servers
+
+
+def _routes(section: Section, servers: int) -> tuple[str, ...]:
+    remedy = "add routes: [tls://host-0:6222, tls://host-1:6222, tls://host-2:6222], where its servers find each other"
+    if servers == 1:
+        if section.has("routes"):
+            section.note(
+                section.line_of("routes"), "routes of a single server lead nowhere", "say servers: 3, or remove it"
+            )
+        return ()
+    if servers != _CLUSTER:
+        return ()  # that has been said
+    before = section.mistakes
+    routes = section.urls("routes", 6222, servers, remedy)
+    if section.mistakes == before and len(routes) < servers:
+        problem = f"routes has {len(routes)} of {servers} addresses"
+        section.note(section.line_of("routes"), problem, "give each server one, by a name of its own")
+    return routes
 
 
 def read_identities(top: Section, clouds: Mapping[str, Cloud]) -> dict[str, Declared]:

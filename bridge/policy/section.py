@@ -161,6 +161,22 @@ class Section:
             return ""
         return text
 
+    def urls(self, key: str, port: int, most: int, remedy: str) -> tuple[str, ...]:
+        """One address ``tls://host:port``, or a list of up to ``most`` different ones; empty if any is wrong."""
+        node = self._entries[key].node if key in self._entries else None
+        if not isinstance(node, Sequence):
+            url = self.url(key, port, remedy)
+            return (url,) if url else ()
+        mistakes = self.mistakes
+        found = self.texts(key, remedy)
+        for text, line in found.items():
+            if not is_url(text):
+                self.note(line, f"{key}: {shown(text)} is not tls://host:port", near_url(text, port))
+        if len(found) > most:
+            servers = "1 server" if most == 1 else f"{most} servers"
+            self.note(self.line_of(key), f"{key} has {len(found)} addresses for {servers}", "keep one for each server")
+        return tuple(found) if self.mistakes == mistakes else ()
+
     def whole(self, key: str, default: int | None, least: int, most: int) -> int:
         """A whole number within limits."""
         scalar = self._scalar(key, default, f"add {key}: {least}")

@@ -50,11 +50,15 @@ class Cloud:
     name: str
     role: Literal["hub", "leaf"]
     clients: str
-    """``tls://host:port`` of its servers, for the services in it."""
+    """``tls://host:port`` of its servers, for the services in it; more than one are parted by commas."""
     leafnodes: str | None = None
-    """``tls://host:port`` where the hub takes the leaf's link; None for the leaf."""
+    """``tls://host:port`` where the hub takes the leaf's link, likewise; None for the leaf."""
     durability: Literal["power-loss", "process"] = "power-loss"
     """What a PubAck outlives: ``power-loss`` syncs every write, ``process`` once a second."""
+    servers: int = 1
+    """One, or a cluster of three, in which every stream has three replicas."""
+    routes: tuple[str, ...] = ()
+    """``tls://host:port`` where each server of a cluster listens for the others; empty for one server."""
 
     @property
     def account(self) -> str:

@@ -18,7 +18,14 @@ class Noted:
     value: Value
 
 
-Value: TypeAlias = "bool | int | str | Sequence[Value] | Mapping[str, Value] | Noted"
+@dataclass(frozen=True, slots=True)
+class Variable:
+    """The name of a variable that the server looks up: in what encloses the value, then in its environment."""
+
+    name: str
+
+
+Value: TypeAlias = "bool | int | str | Sequence[Value] | Mapping[str, Value] | Noted | Variable"
 
 
 def write(entries: Mapping[str, Value], notes: Iterable[str] = ()) -> str:
@@ -63,6 +70,8 @@ def _flat(value: Value) -> str | None:
         return _quoted(value)
     if isinstance(value, Noted):
         return None
+    if isinstance(value, Variable):
+        return f"${value.name}"
     if isinstance(value, Mapping):
         pairs = [(key, _flat(item)) for key, item in value.items()]
         if any(text is None for _, text in pairs):

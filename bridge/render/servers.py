@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Final
 
 from bridge.errors import ConfigurationError
 from bridge.policy import Cloud, Policy
-from bridge.render.conf import Value, write
+from bridge.render.conf import Value, Variable, write
 
 DISTRIBUTION: Final = "bunny-bridge"
 SYNC: Final = {"power-loss": "always", "process": "1s"}
@@ -39,11 +40,16 @@ def server_config(role: str) -> str:
     raise ConfigurationError(f"nats/{name}: not in this installation; install {DISTRIBUTION} again")
 
 
-def cluster_conf(policy: Policy, cloud: Cloud) -> str:
+def cluster_conf(policy: Policy, cloud: Cloud, routes: Sequence[str] = ()) -> str:
     """``cluster.conf``: the domain, the durability, and the routes of a cluster (one server has none).
 
     The tag is what a running server tells of the policy it was given: a reload is taken as a whole or not at all,
     so a tag that differs from the file's says the accounts differ as well.
+
+    Args:
+        policy: The policy.
+        cloud: Whose servers they are.
+        routes: Where they find each other, if not where the policy says.
     """
     prefix = cloud.role.upper()
     variables: dict[str, Value] = {
@@ -51,13 +57,36 @@ def cluster_conf(policy: Policy, cloud: Cloud) -> str:
         f"{prefix}_SYNC": SYNC[cloud.durability],
         "server_tags": [f"{POLICY_TAG}{policy.digest}"],
     }
+    if cloud.routes:
+        variables["cluster"] = _cluster(policy, cloud, routes or cloud.routes)
     notes = [
         f"{policy.bridge}: what the servers in {cloud.name} share. Rendered from the policy: change that instead.",
     ]
     return write(variables, notes)
 
 
+def _cluster(policy: Policy, cloud: Cloud, routes: Sequence[str]) -> Value:
+    """The block ``cluster``: the same for each of its servers, which know their own route and leave it out."""
+    prefix = cloud.role.upper()
+    return {
+        "name": f"{policy.bridge}-{cloud.name}",
+        "listen": Variable(f"{prefix}_ROUTES"),
+        "no_advertise": True,  # clients keep to the addresses of the policy, which certificates name
+        "compression": "off",
+        "routes": list(routes),
+        "tls": {
+            "cert_file": Variable(f"{prefix}_CLUSTER_CERT"),
+            "key_file": Variable(f"{prefix}_CLUSTER_KEY"),
+            "ca_file": Variable(f"{prefix}_CLUSTER_CA"),
+            # A route sees everything: an authority's word is not enough, the certificate must name one of the routes.
+            "verify_cert_and_check_known_urls": True,
+            "min_version": "1.3",
+            "timeout": 5,
+        },
+    }
+
+
 def link_conf(policy: Policy) -> str:
-    """``link.conf``: the address that the leaf dials."""
+    """``link.conf``: the addresses that the leaf dials, any one of them at a time."""
     notes = [f"{policy.bridge}: the hub's leafnode listener. Rendered from the policy: change that instead."]
-    return write({"HUB_LEAF_URL": policy.hub.leafnodes or ""}, notes)
+    return write({"HUB_LEAF_URLS": (policy.hub.leafnodes or "").split(",")}, notes)

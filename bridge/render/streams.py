@@ -57,7 +57,9 @@ def plan(policy: Policy, cloud: str) -> Config:
                 {"stream": subjects.jobs_stream(queue.name), "config": _jobs_consumer(queue, priority)}
                 for priority in subjects.PRIORITIES
             ]
-    return {"version": 1, "cloud": cloud, "policy": policy.digest, "streams": streams, "consumers": consumers}
+    # A consumer has its stream's replicas.
+    replicated = [stream | {"num_replicas": policy.clouds[cloud].servers} for stream in streams]
+    return {"version": 1, "cloud": cloud, "policy": policy.digest, "streams": replicated, "consumers": consumers}
 
 
 def plan_json(policy: Policy, cloud: str) -> str:
@@ -173,7 +175,6 @@ def _stream(name: str, description: str, **settings: Any) -> Config:  # noqa: AN
         "description": description,
         "retention": "limits",
         "storage": "file",
-        "num_replicas": 1,
         "discard": "new",
         "discard_new_per_subject": False,
         "max_consumers": -1,

@@ -354,7 +354,7 @@ def test_rendering_is_the_same_each_time_and_says_what_changed(keyed: Path) -> N
     assert bunny("render --out r --json", keyed).json["files"]["azure/leaf.conf"] == "unchanged"
     assert bunny("render --out r --check", keyed).out == "21 files, 0 of them not up to date, in r\n"
     assert (keyed / "r/aws/hub.conf").read_bytes() == (CHECKOUT / "nats/hub.conf").read_bytes()
-    (keyed / "r/azure/link.conf").write_text("HUB_LEAF_URL: elsewhere\n")
+    (keyed / "r/azure/link.conf").write_text("HUB_LEAF_URLS: elsewhere\n")
     (keyed / "r/aws/connections/old.yaml").write_text("")
     said = bunny("render --out r --check", keyed, code=1)
     assert "changed   r/azure/link.conf" in said.out

@@ -214,7 +214,7 @@ async def test_from_init_to_the_result_of_a_job(tmp_path: Path) -> None:
             assert "created" not in again
 
         async def copying() -> bool:
-            return not await monitor.idle_sources(ports["hub-monitor"])
+            return all((await monitor.copies(ports["hub-monitor"])).values())
 
         await monitor.until(copying, 30, "results flowing home")
         await job_of(tmp_path)

@@ -97,8 +97,8 @@ class FakeLeaf:
 
 def link_tls(bridge: Bridge, certificate: Path | None = None) -> ssl.SSLContext:
     """The leaf's end of the link: its certificate (or another), and the hub's CA."""
-    context = ssl.create_default_context(cafile=str(bridge.folder.pki / bridge.hub.cloud / "ca.pem"))
-    mine = certificate or bridge.folder.pki / bridge.leaf.cloud / "link.pem"
+    context = ssl.create_default_context(cafile=str(bridge.folder.pki / bridge.policy.hub.name / "ca.pem"))
+    mine = certificate or bridge.folder.pki / bridge.policy.leaf.name / "link.pem"
     context.load_cert_chain(mine, mine.with_suffix(".key"))
     return context
 
@@ -112,7 +112,7 @@ async def fake_leaf(
     tls: ssl.SSLContext | None = None,
 ) -> AsyncIterator[FakeLeaf]:
     """Dial the hub as an identity, which may claim what it likes of itself."""
-    port = bridge.ports[bridge.hub.cloud].leafnodes
+    port = bridge.ports[bridge.policy.hub.name].leafnodes
     # TLS from the first byte: the hub says nothing in clear.
     reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=tls or link_tls(bridge))
     try:

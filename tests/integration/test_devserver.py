@@ -290,7 +290,7 @@ async def test_a_reload_is_applied_or_refused(tmp_path: Path) -> None:
 async def test_a_broken_configuration_says_so(tmp_path: Path) -> None:
     async with running_bridge(tmp_path, provisioned=False) as bridge:
         link = bridge.folder.rendered / "azure/link.conf"
-        link.write_text("HUB_LEAF_URL: [\n")
+        link.write_text("HUB_LEAF_URLS: [\n")
         with pytest.raises(ConfigurationError, match=r"azure: the server did not start .*link\.conf"):
             await bridge.leaf.restart()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import shutil
 import ssl
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -84,6 +85,24 @@ def test_a_listeners_certificate_does_not_dial_and_the_links_does_not_listen(pol
         handshake(hub, dialler(tmp_path / "aws/ca.pem", azure, "clients"), "relay-leaf.bridge.internal")
     with pytest.raises(ssl.SSLCertVerificationError, match=r"unsuitable|purpose"):
         handshake(listener(azure, "link"), dialler(azure / "ca.pem"), "bunny-nats.bunny.svc")
+
+
+def test_the_servers_of_a_cluster_know_each_other_and_nobody_else(policy: Policy, tmp_path: Path) -> None:
+    routes = tuple(f"tls://n{n}.relay.svc:6222" for n in range(3))
+    hub = replace(policy.hub, servers=3, routes=routes)
+    grown = replace(policy, clouds={**policy.clouds, hub.name: hub})
+    pki.issue(policy, tmp_path)
+    aws = tmp_path / "aws"
+    pki.renew(grown, tmp_path, "aws")  # a cloud grows; its root stays
+    for n in range(3):
+        handshake(listener(aws, "cluster", aws / "ca.pem"), dialler(aws / "ca.pem", aws, "cluster"), f"n{n}.relay.svc")
+    with pytest.raises(ssl.SSLError):
+        handshake(listener(aws, "cluster", aws / "ca.pem"), dialler(aws / "ca.pem", aws, "clients"), "n0.relay.svc")
+    link = dialler(aws / "ca.pem", tmp_path / "azure", "link")
+    with pytest.raises(ssl.SSLError):
+        handshake(listener(aws, "cluster", aws / "ca.pem"), link, "n0.relay.svc")
+    assert not [problem for each in pki.check(tmp_path) for problem in each.problems]
+    assert not (tmp_path / "azure/cluster.pem").exists()
 
 
 def test_services_reach_their_own_listener(policy: Policy, tmp_path: Path) -> None:

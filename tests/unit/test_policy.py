@@ -57,7 +57,7 @@ def test_the_scaffold_loads_and_means_what_it_says(tmp_path: Path) -> None:
 def test_the_scaffold_shows_every_key_and_the_defaults(tmp_path: Path) -> None:
     """What it says are the defaults are the values one gets without them, and no setting is left out."""
     short = re.sub(r"(?ms)^    # The rest are the defaults\..*", "", SCAFFOLD)
-    short = re.sub(r"(?m)^(trust:|  threshold.*|  expires.*|max_outage.*|    durability.*)\n", "", short)
+    short = re.sub(r"(?m)^(trust:|  threshold.*|  expires.*|max_outage.*|    durability.*|    servers.*)\n", "", short)
     assert load(tmp_path, short) == load(tmp_path, SCAFFOLD)
     shown = yaml.safe_load(SCAFFOLD)["queues"]["thumbnails"]
     settings_ = {field.name.removesuffix("_ms") for field in dataclasses.fields(Queue)} - {"name", "home", "work"}
@@ -75,6 +75,17 @@ def test_every_role_can_be_declared_and_an_idle_identity_is_fine(tmp_path: Path)
     )
     policy = load(tmp_path, changed("identities:\n", "identities:\n" + more))
     assert policy.identities["idle-operator"].role is Role.OPERATOR
+
+
+def test_a_cluster_has_three_servers_and_a_route_to_each(tmp_path: Path) -> None:
+    addresses = ["tls://a:1", "tls://b:1", "tls://c:1"]
+    text = changed("    servers: 1 ", f"    servers: 3\n    routes: {addresses} ").replace(
+        '"tls://relay-nats.relay.svc:4222"', f"{addresses}"
+    )
+    hub = load(tmp_path, text).hub
+    assert (hub.servers, hub.routes) == (3, tuple(addresses))
+    assert hub.clients == ",".join(addresses)
+    assert hub.leafnodes == "tls://relay-leaf.bridge.internal:7422"  # one name may stand for all three
 
 
 def test_values_are_read_as_written(tmp_path: Path) -> None:
@@ -169,6 +180,40 @@ MISTAKES: list[tuple[str, str, str, str]] = [
     ("role: leaf", "role: leaff", "role: 'leaff' is unknown", "did you mean 'leaf'?"),
     ("role: leaf", "role: leaf\n^    leafnodes: tls://a:1", "a leaf takes no links", "remove"),
     ("identities:\n", "  gcp: {role: leaf, clients: tls://a:1}\nidentities:\n", "a second leaf is not built", "remove"),
+    # clusters
+    *(
+        ("    servers: 1 ", f"^    servers: {count} ", f"servers: {count} is neither one nor a cluster", "say 1 or 3")
+        for count in (2, 4, 5)
+    ),
+    ("    servers: 1 ", "^    servers: 0 ", "servers: 0 is too little", "say at least 1"),
+    ("    servers: 1 ", "^    servers: three ", "servers: 'three' is not a whole number", "say one from 1 to 99"),
+    ("    servers: 1 ", "    servers: 3 ", "cloud 'aws' has no 'routes'", "add routes: [tls://"),
+    ("    servers: 1 ", "^    routes: [tls://a:1]\n    servers: 1 ", "routes of a single server", "say servers: 3"),
+    (
+        "    servers: 1 ",
+        "    servers: 3\n^    routes: tls://a:1 ",
+        "routes has 1 of 3 addresses",
+        "by a name of its own",
+    ),
+    (
+        "    servers: 1 ",
+        "    servers: 3\n^    routes: [tls://a:1, tls://a:1, tls://b:1] ",
+        "routes has 'tls://a:1' twice",
+        "keep one",
+    ),
+    (
+        "    servers: 1 ",
+        "    servers: 3\n^    routes: [tls://a:1, tls://b:1, tls://c:1, tls://d:1] ",
+        "routes has 4 addresses for 3 servers",
+        "keep one for each",
+    ),
+    (
+        '"tls://relay-nats.relay.svc:4222"',
+        "[tls://a:1, tls://b:1]",
+        "clients has 2 addresses for 1 server",
+        "keep one for each server",
+    ),
+    ('"tls://relay-nats.relay.svc:4222"', "[tls://a:1, b]", "clients: 'b' is not tls://host:port", "say tls://b:4222"),
     ('    leafnodes: "tls', '    # "tls', "cloud 'aws' has no 'leafnodes'", "add leafnodes: tls://host:7422"),
     ("durability: power-loss", "durability: powerloss", "durability: 'powerloss' is unknown", "'power-loss'"),
     *(

@@ -98,6 +98,28 @@ def test_each_cloud_gets_its_files_and_each_user_its_connection() -> None:
     assert set(FILES) == users | people | both | {"aws/hub.conf", "azure/leaf.conf", "azure/link.conf"}
 
 
+def test_a_cluster_keeps_every_stream_three_times_and_trusts_its_own_routes() -> None:
+    routes = ("tls://a.test:6222", "tls://b.test:6222", "tls://c.test:6222")
+    hub = dataclasses.replace(
+        POLICY.hub, servers=3, routes=routes, leafnodes="tls://a.test:7422,tls://b.test:7422,tls://c.test:7422"
+    )
+    policy = dataclasses.replace(POLICY, clouds={**POLICY.clouds, "aws": hub})
+    files = render(policy, KEYS)
+    replicas = {
+        cloud: {stream["num_replicas"] for stream in json.loads(files[f"{cloud}/plan.json"])["streams"]}
+        for cloud in ("aws", "azure")
+    }
+    assert replicas == {"aws": {3}, "azure": {1}}
+    conf = files["aws/cluster.conf"]
+    assert all(f'"{route}"' in conf for route in routes)
+    assert "listen: $HUB_ROUTES" in conf
+    assert "verify_cert_and_check_known_urls: true" in conf
+    assert "cluster:" not in FILES["aws/cluster.conf"] + files["azure/cluster.conf"]
+    assert files["azure/link.conf"].count("tls://") == 3
+    assert files["aws/hub.conf"] == FILES["aws/hub.conf"]
+    assert files["azure/leaf.conf"] == FILES["azure/leaf.conf"]
+
+
 @pytest.mark.parametrize("role", ["hub", "leaf"])
 def test_the_hand_written_configuration_is_copied_as_it_is(role: str) -> None:
     path = f"{'aws' if role == 'hub' else 'azure'}/{role}.conf"
