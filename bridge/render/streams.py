@@ -58,7 +58,7 @@ def plan(policy: Policy, cloud: str) -> Config:
                 for priority in subjects.PRIORITIES
             ]
     # A consumer has its stream's replicas.
-    replicated = [stream | {"num_replicas": policy.clouds[cloud].servers} for stream in streams]
+    replicated = [thresholds.replicated(stream, policy.clouds[cloud].servers) for stream in streams]
     return {"version": 1, "cloud": cloud, "policy": policy.digest, "streams": replicated, "consumers": consumers}
 
 

@@ -7,7 +7,8 @@ from the queue's own limits and from ``max_outage``, so that what pages an opera
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Mapping
+from typing import Any, Final
 
 from bridge.policy import Queue
 
@@ -24,6 +25,10 @@ CRITICAL_SHARE: Final = 0.8
 
 BEHIND_SHARE: Final = 0.1
 """Of what a queue may hold: results that wait to go home."""
+
+PEER_SILENCE_S: Final = 10
+PEERS_BEHIND: Final = 1_000
+"""Seconds and operations that a replica may be behind: it hears from its leader every second."""
 
 DEAD_SHARE: Final = 0.01
 """Of what a queue may hold: dead letters, or refused messages, that nobody has looked at. One is a warning."""
@@ -71,6 +76,21 @@ def workers(queue: Queue, max_ack_pending: int, max_waiting: int) -> dict[str, s
 def home(queue: Queue) -> dict[str, str]:
     """Of the consumer through which results leave."""
     return _metadata({"unprocessed-critical": _share(queue.max_pending, BEHIND_SHARE)})
+
+
+def replicated(stream: Mapping[str, Any], servers: int) -> dict[str, Any]:
+    """A stream's configuration with a replica on every server; where they are several, that all of them follow."""
+    if servers == 1:
+        return {**stream, "num_replicas": 1}
+    peers = _metadata(
+        {
+            # Without it, `server check` expects none of what there is.
+            "peer-expect": servers,
+            "peer-seen-critical": f"{PEER_SILENCE_S}s",
+            "peer-lag-critical": PEERS_BEHIND,
+        }
+    )
+    return {**stream, "num_replicas": servers, "metadata": {**stream.get("metadata", {}), **peers}}
 
 
 def _metadata(values: dict[str, int | str]) -> dict[str, str]:
