@@ -82,7 +82,7 @@ class Intake:
 
     @property
     def running(self) -> int:
-        """How many slots are taken."""
+        """How many jobs run, or have run and are being settled."""
         return len(self._running)
 
     def stop(self) -> None:
@@ -150,9 +150,10 @@ class Intake:
         task = asyncio.current_task()
         assert task is not None  # noqa: S101  # for the type checker: a coroutine runs in a task
         try:
-            async with self._slots:
+            async with contextlib.AsyncExitStack() as slot:
+                await slot.enter_async_context(self._slots)
                 self._running[task] = self._waiting.pop(task)
-                await self._execute(lane, delivery)
+                await self._execute(lane, delivery, slot)
                 del self._running[task]
         except asyncio.CancelledError:
             # Unless the drain has done so. Twice could hand back what another worker has got meanwhile.
@@ -164,14 +165,19 @@ class Intake:
             if not self._stopping.is_set():
                 lane.pull.grant(1)
 
-    async def _execute(self, lane: Lane, delivery: Delivery) -> None:
+    async def _execute(self, lane: Lane, delivery: Delivery, slot: contextlib.AsyncExitStack) -> None:
         try:
             try:
                 case = self._judge.admit(lane.queue, lane.settings, delivery)
             except Refusal as refusal:
+                await slot.aclose()
                 await self._settler.refuse(lane.queue, delivery, refusal)
                 return
-            await self._settler.settle(case, await self._judge.judge(case))
+            verdict = await self._judge.judge(case)
+            # Storing waits for room in the queue's streams: kept meanwhile, the slots would go to the one queue whose
+            # producer fills them. What it holds is bounded by its own credit.
+            await slot.aclose()
+            await self._settler.settle(case, verdict)
         except BundleExpired as error:
             self._end(error)
             await self._hand_back(delivery)
