@@ -123,6 +123,16 @@ def done_of_producer(queue: str, producer: str) -> str:
     return f"done.{queue}.{producer}.>"
 
 
+def stats(cloud: str, agent: str) -> str:
+    """``stats.<cloud>.<agent>``: what an agent tells of its cloud."""
+    return f"stats.{cloud}.{agent}"
+
+
+def any_stats(cloud: str) -> str:
+    """What any agent tells of a cloud."""
+    return f"stats.{cloud}.*"
+
+
 def inbox_prefix(identity: str) -> str:
     """The private inbox prefix of an identity, without a trailing dot."""
     return f"_INBOX_{identity}"

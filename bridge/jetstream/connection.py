@@ -115,6 +115,13 @@ class Wire:
         """Whether the server can be reached now."""
         return not self._closed and self.client.is_connected
 
+    @property
+    def certificate(self) -> bytes | None:
+        """The certificate, in DER, that the server showed; None while not connected."""
+        writer = getattr(self.client._transport, "_io_writer", None) if self.connected else None
+        tls = writer.get_extra_info("ssl_object") if writer is not None else None
+        return tls.getpeercert(binary_form=True) if tls is not None else None
+
     async def dial(self, timeout: float | None) -> None:
         """Connect, trying for ever or for ``timeout`` seconds.
 

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Final
 
 from nats.aio.msg import Msg
+from nats.errors import Error as NatsError
 
 from bridge import subjects
-from bridge.errors import PublishTimeout, TransportError
+from bridge.errors import NotConnected, PublishTimeout, TransportError
 from bridge.identity import Connection
-from bridge.jetstream.connection import Wire, log, tls_context
+from bridge.jetstream.connection import Wire, as_transport_error, log, tls_context
 from bridge.jetstream.exchange import LOST, Exchange
 from bridge.jetstream.pauses import Pauses
 from bridge.jetstream.publish import Publisher, is_no_responders
@@ -100,6 +101,24 @@ class JetStreamTransport:
     ) -> PubAck:
         """See `bridge.transport.Transport.publish`."""
         return await self._publisher.publish(stream, subject, data, headers, timeout)
+
+    async def tell(self, subject: str, data: bytes, reply: str = "") -> None:
+        """Publish on a core subject: to whoever listens now, stored nowhere, perhaps lost.
+
+        Raises:
+            TransportError: Not connected, or the client refuses it.
+        """
+        if not self._wire.connected:  # the client would keep it, and send it when it is no longer true
+            raise NotConnected("not connected to the local NATS server")
+        try:
+            await self._wire.client.publish(subject, data, reply)
+        except NatsError as error:
+            raise as_transport_error(error) from None
+
+    @property
+    def certificate(self) -> bytes | None:
+        """The certificate, in DER, that the server showed; None while not connected."""
+        return self._wire.certificate
 
     async def lookup(
         self, stream: str, subject: str, *, cloud: str | None = None, timeout: float = 5.0

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from bridge import subjects
-from bridge.policy import Policy
+from bridge.policy import Policy, Role
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,10 @@ class Crossing:
 
 
 def crossings(policy: Policy) -> tuple[Crossing, ...]:
-    """What crosses for all queues: pulls and acks to the producers' cloud, results home from the workers'."""
+    """What crosses for all queues: pulls and acks to the producers' cloud, results home from the workers'.
+
+    And what the agents of both clouds tell each other, where each has one.
+    """
     found: list[Crossing] = []
     for name in sorted(policy.queues):
         queue = policy.queues[name]
@@ -47,4 +50,8 @@ def crossings(policy: Policy) -> tuple[Crossing, ...]:
         ]
         confirms = subjects.flow_controls(results, subjects.HOME_CONSUMER, queue.work)
         found += [Crossing(queue.work, "service", confirm, confirm, copying=True) for confirm in confirms]
+    watched = sorted({identity.cloud for identity in policy.identities.values() if identity.role is Role.AGENT})
+    if len(watched) == len(policy.clouds):  # an agent alone has nobody to tell
+        stats = [(cloud, subjects.any_stats(cloud)) for cloud in watched]
+        found += [Crossing(cloud, "stream", subject, subject) for cloud, subject in stats]
     return tuple(found)

@@ -23,7 +23,7 @@ from typing import Final, Literal
 
 from bridge import subjects
 from bridge.policy import IdentityEntry, Policy, Queue, Role
-from bridge.render.crossings import Crossing
+from bridge.render.crossings import Crossing, crossings
 from bridge.render.streams import plan
 from bridge.subjects import api_call
 
@@ -79,7 +79,9 @@ def grants(policy: Policy, identity: IdentityEntry) -> tuple[Grant, ...]:
             found += _provisioner(policy, identity.cloud)
         case Role.SYSTEM:
             found += _system(identity.cloud)
-        case Role.AGENT | Role.LINK:
+        case Role.AGENT:
+            found += _agent(policy, identity)
+        case Role.LINK:
             pass
     return tuple(dict.fromkeys(found))
 
@@ -94,10 +96,10 @@ def permissions(policy: Policy, identity: IdentityEntry) -> Permissions:
     return Permissions(publish, (f"{subjects.inbox_prefix(identity.name)}.>", *subscribe))
 
 
-def link_permissions(policy: Policy, crossings: tuple[Crossing, ...]) -> Permissions:
+def link_permissions(policy: Policy, crossing: tuple[Crossing, ...]) -> Permissions:
     """What the leaf may send to the hub, and what the hub may send to the leaf."""
-    sent = [c.remote for c in crossings if (c.kind == "service") == (c.owner == policy.hub.name)]
-    received = [c.remote for c in crossings if (c.kind == "service") == (c.owner == policy.leaf.name)]
+    sent = [c.remote for c in crossing if (c.kind == "service") == (c.owner == policy.hub.name)]
+    received = [c.remote for c in crossing if (c.kind == "service") == (c.owner == policy.leaf.name)]
     # Replies to services that cross; without them copying results hangs and says nothing.
     replies = "_R_.>"
     return Permissions((*sent, replies), (*received, replies))
@@ -156,6 +158,25 @@ def _overview() -> list[str]:
         api_call("STREAM.INFO", "*"),
         api_call("CONSUMER.NAMES", "*"),
         api_call("CONSUMER.LIST", "*"),
+    ]
+
+
+def _agent(policy: Policy, me: IdentityEntry) -> list[Grant]:
+    """How much each planned stream and consumer holds, whether the link stands, and what the other agents tell."""
+    assets, crossing = plan(policy, me.cloud), {each.local for each in crossings(policy)}
+    return [
+        # An account without JetStream that does not import INFO is given the whole API of its own, which shadows what
+        # is imported by name and answers 10039.
+        *_publish(me.cloud, [api_call("INFO")]),
+        *_publish(me.cloud, [api_call("STREAM.INFO", stream["name"]) for stream in assets["streams"]]),
+        *_publish(me.cloud, [api_call("CONSUMER.INFO", c["stream"], c["config"]["name"]) for c in assets["consumers"]]),
+        *_publish(me.cloud, [subjects.stats(me.cloud, me.name)]),
+        Grant("publish", "$SYS.REQ.SERVER.*.LEAFZ", me.cloud, responses=True, system=True),
+        *(
+            Grant("subscribe", subjects.any_stats(cloud), cloud)
+            for cloud in sorted(policy.clouds)
+            if cloud != me.cloud and subjects.any_stats(cloud) in crossing
+        ),
     ]
 
 

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from typing import Literal, NamedTuple
 
 from bridge.policy import IdentityEntry, Policy, Queue, Role
+from bridge.render.streams import plan
 
 SESSION = "feedfacefeedfacefeedface"
 
@@ -152,14 +153,18 @@ def _work(queue: Queue, me: IdentityEntry) -> list[str]:
 
 
 def _reading(policy: Policy, me: IdentityEntry) -> list[str]:
-    """Only inspectors and operators read whole streams."""
+    """Only inspectors and operators read whole streams; an agent sees how much its own cloud's hold."""
     acts = []
+    here = {stream["name"] for stream in plan(policy, me.cloud)["streams"]} if me.role is Role.AGENT else set()
     for stream in _streams(policy):
         acts += [f"$JS.API.DIRECT.GET.{stream}", f"$JS.API.DIRECT.GET.{stream}.x", f"$JS.API.DIRECT.GET.{stream}.>"]
         if me.role is not Role.PROVISIONER:
-            acts += [f"$JS.API.STREAM.INFO.{stream}", f"$JS.API.CONSUMER.LIST.{stream}"]
+            acts += [f"$JS.API.CONSUMER.LIST.{stream}"]
+            acts += [f"$JS.API.STREAM.INFO.{stream}"] if stream not in here else []
     if me.role is not Role.PROVISIONER:
-        acts += ["$JS.API.INFO", "$JS.API.STREAM.LIST", "$JS.API.STREAM.NAMES"]
+        acts += ["$JS.API.STREAM.LIST", "$JS.API.STREAM.NAMES"]
+        acts += ["$JS.API.INFO"] if me.role is not Role.AGENT else []
+    acts += [f"stats.{cloud}.{who}" for cloud in policy.clouds for who in (*policy.identities, "x") if who != me.name]
     return acts
 
 

@@ -275,11 +275,23 @@ async def test_what_the_servers_answer_a_system_identity_stays_in_its_account(tm
         assert not me.refused
 
 
-async def test_an_agent_has_its_inbox_and_nothing_else(tmp_path: Path) -> None:
+async def test_an_agent_sees_how_much_there_is_and_nothing_of_it(tmp_path: Path) -> None:
     async with running(every_role(tmp_path), tmp_path / "b") as bridge, plain(bridge, "agent-azure") as me:
         await me.client.subscribe("_INBOX_agent-azure.>")
+        for call in ("STREAM.INFO.JOBS_lookup", "STREAM.INFO.DEAD_thumbs", "CONSUMER.INFO.JOBS_lookup.relay-normal"):
+            await me.api(call)
+        assert json.loads((await me.ask("$SYS.REQ.SERVER.PING.LEAFZ")).data)["data"]["leafnodes"] == 1
+        await me.client.publish("stats.azure.agent-azure", b"{}")
         await me.settled()
         assert not me.refused
+        others = ["stats.aws.agent-azure", "stats.azure.other", "$JS.API.DIRECT.GET.JOBS_lookup", "$JS.API.STREAM.LIST"]
+        for subject in others:
+            await me.client.publish(subject, b"")
+        for subject in ("stats.azure.*", "jobs.>", "$JS.EVENT.ADVISORY.>"):
+            await me.client.subscribe(subject)
+        await me.settled()
+        assert {subject for _, subject in me.refused} >= {subject.lower() for subject in (*others, "jobs.>")}
+        assert ("subscribe", "stats.azure.*") in me.refused
 
 
 # --- what a provisioner could turn to reading ---------------------------------------------------------

@@ -191,13 +191,32 @@ def test_a_worker_settles_its_own_consumer_in_both_forms_and_no_other() -> None:
 
 
 def test_whoever_needs_nothing_may_do_nothing() -> None:
-    for name in ("idle", "agent"):
+    for name in ("idle",):
         entry = POLICY.identities[name]
         assert grants(POLICY, entry) == ()
         assert permissions(POLICY, entry).subscribe == (f"_INBOX_{name}.>",)
         # An empty list of what is allowed would be read as everything.
         section = FILES[f"{entry.cloud}/accounts.conf"].split(f'"{KEYS[name].nkey}"')[1]
         assert section.lstrip().split("\n")[1].strip().startswith('permissions: { publish: { deny: [">"] }')
+
+
+def test_an_agent_sees_counts_of_its_cloud_and_tells_and_hears_nobody_alone() -> None:
+    assert may("agent", "$JS.API.STREAM.INFO.DEAD_thumbs")
+    assert may("agent", "$JS.API.CONSUMER.INFO.JOBS_lookup.beta-normal")
+    assert not may("agent", "$JS.API.STREAM.INFO.JOBS_thumbs"), "that is in the other cloud"
+    assert not any(may("agent", f"$JS.API.{call}") for call in ("STREAM.LIST", "DIRECT.GET.JOBS_lookup"))
+    assert not may("agent", "$SYS.REQ.SERVER.PING.VARZ")
+    assert "stats.aws" not in "".join(FILES.values())
+
+
+def test_agents_of_both_clouds_are_heard_through_the_link() -> None:
+    policy = dataclasses.replace(
+        POLICY, identities={**POLICY.identities, "other-agent": IdentityEntry("other-agent", "aws", Role.AGENT)}
+    )
+    mine = permissions(policy, policy.identities["agent"])
+    assert "stats.azure.agent" in mine.publish
+    assert "stats.aws.*" in mine.subscribe
+    assert {c.remote for c in crossings(policy)} > {"stats.aws.*", "stats.azure.*"}
 
 
 def test_a_system_identity_is_told_and_acts_on_nothing() -> None:

@@ -1,0 +1,132 @@
+"""A look at one cloud: what its streams and consumers hold, asked by name. It reads no message."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Final
+
+from bridge import subjects
+from bridge.clock import now_ms
+from bridge.errors import TransportError
+from bridge.identity import Connection, QueueSettings
+from bridge.jetstream import JetStreamTransport
+
+ANSWER_TIMEOUT_S: Final = 2.0
+AT_ONCE: Final = 8
+"""Questions that are open at once: enough for a hundred queues in a second, and no load for a server."""
+MAX_ANSWER: Final = 256 * 1024
+"""Bytes of one answer."""
+
+Counts = Mapping[str, int]
+
+
+@dataclass(slots=True)
+class Look:
+    """What was seen."""
+
+    queues: dict[str, dict[str, int]] = field(default_factory=dict)
+    """By queue, the counts of `bridge.agent.report.COUNTS`; what got no answer is left out."""
+    asked: int = 0
+    failed: int = 0
+
+
+async def look(transport: JetStreamTransport, connection: Connection) -> Look:
+    """Ask about every queue that has something in this cloud."""
+    seen = Look()
+    free = asyncio.Semaphore(AT_ONCE)
+
+    async def ask(call: str, *tokens: str) -> dict[str, Any] | None:
+        seen.asked += 1
+        async with free:
+            try:
+                data = await transport.request(subjects.api_call(call, *tokens), b"", ANSWER_TIMEOUT_S)
+                answer = json.loads(data) if len(data) <= MAX_ANSWER else {"error": {}}
+            except (TransportError, ValueError):
+                answer = {"error": {}}
+        if not isinstance(answer, dict) or "error" in answer:
+            seen.failed += 1
+            return None
+        return answer
+
+    async def at_home(queue: str, settings: QueueSettings) -> None:
+        jobs, results = subjects.jobs_stream(queue), subjects.results_stream(queue)
+        consumers = [subjects.jobs_consumer(settings.workers, priority) for priority in subjects.PRIORITIES]
+        stored, copy, *pulls = await asyncio.gather(
+            ask("STREAM.INFO", jobs),
+            ask("STREAM.INFO", results),
+            *(ask("CONSUMER.INFO", jobs, consumer) for consumer in consumers),
+        )
+        counts = seen.queues.setdefault(queue, {})
+        if stored:
+            counts.update(of_jobs(stored))
+        if copy:
+            counts.update(of_copy(copy))
+        if all(pulls):
+            counts.update(of_consumers([pull for pull in pulls if pull]))
+
+    async def at_work(queue: str) -> None:
+        dead, refused = await asyncio.gather(
+            ask("STREAM.INFO", subjects.dead_stream(queue)), ask("STREAM.INFO", subjects.refused_stream(queue))
+        )
+        counts = seen.queues.setdefault(queue, {})
+        for name, answer in (("dead", dead), ("refused", refused)):
+            if answer:
+                counts[name] = _whole(answer, "state", "messages")
+
+    async with asyncio.TaskGroup() as group:
+        for queue, settings in connection.queues.items():
+            if settings.home == connection.cloud:
+                group.create_task(at_home(queue, settings), name=f"look {queue}")
+            if settings.work == connection.cloud:
+                group.create_task(at_work(queue), name=f"look {queue}")
+    return seen
+
+
+def of_jobs(info: Mapping[str, Any]) -> dict[str, int]:
+    """Counts of the stream of jobs: a work queue, so it holds what is not done, and its first message is the oldest."""
+    messages, last = _whole(info, "state", "messages"), _whole(info, "state", "last_seq")
+    counts = {
+        "jobs": messages,
+        "bytes": _whole(info, "state", "bytes"),
+        "stored": last,
+        "done": max(last - messages, 0),
+        "oldest_ms": _age_ms(info) if messages else 0,
+    }
+    limits = (("jobs_limit", "max_msgs"), ("bytes_limit", "max_bytes"))
+    return counts | {name: limit for name, key in limits if (limit := _whole(info, "config", key)) > 0}
+
+
+def of_copy(info: Mapping[str, Any]) -> dict[str, int]:
+    """Counts of the copy of the results, which tells how far behind it is."""
+    sources = [source for source in info.get("sources") or () if isinstance(source, dict)]
+    counts = {"lag": sum(_whole(source, "lag") for source in sources)}
+    # Nanoseconds; -1 until it has heard anything, which is no duration.
+    heard = [active for source in sources if type(active := source.get("active")) is int and active >= 0]
+    return counts | ({"silence_ms": max(heard) // 1_000_000} if heard else {})
+
+
+def of_consumers(infos: list[dict[str, Any]]) -> dict[str, int]:
+    """Counts of the consumers that workers pull from, together."""
+    fields = (("in_flight", "num_ack_pending"), ("redelivered", "num_redelivered"), ("waiting", "num_waiting"))
+    return {name: sum(_whole(info, key) for info in infos) for name, key in fields}
+
+
+def _age_ms(info: Mapping[str, Any]) -> int:
+    first = info.get("state", {}).get("first_ts")
+    try:
+        stored = datetime.fromisoformat(str(first)).timestamp() * 1000
+    except ValueError:
+        return 0
+    return max(now_ms() - int(stored), 0)
+
+
+def _whole(value: Mapping[str, Any], *path: str) -> int:
+    """A count at a path; 0 where a server leaves it out, and never below."""
+    found: Any = value
+    for key in path:
+        found = found.get(key) if isinstance(found, dict) else None
+    return min(max(found, 0), 2**53 - 1) if type(found) is int else 0

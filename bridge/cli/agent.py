@@ -1,0 +1,57 @@
+"""``bunny agent``: watch one cloud, tell the other's agent, show metrics and backlog."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bridge import observe
+from bridge.agent import watching
+from bridge.cli.frame import BridgeFolder, example, run
+from bridge.cli.out import Out
+from bridge.cli.who import IdentityFolder, choose
+from bridge.policy import Role
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command(
+        epilog=example(
+            "bunny agent --identity /etc/bunny --listen 0.0.0.0:9464", "curl http://127.0.0.1:9464/scale/thumbnails"
+        )
+    )(agent)
+
+
+def agent(
+    identity: IdentityFolder = None,
+    listen: Annotated[
+        str, typer.Option(metavar="HOST:PORT", help="Where its pages are; they have no authentication.")
+    ] = "127.0.0.1:9464",
+    certificates: Annotated[
+        list[Path] | None,
+        typer.Option("--certificate", metavar="FILE", help="A certificate to watch besides its own server's; repeat."),
+    ] = None,
+    folder: BridgeFolder = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Log, and say where it listens, in JSON.")] = False,
+) -> None:
+    """Watch a cloud's queues, link, trust and certificates until SIGTERM or Ctrl-C, as an identity with role: agent.
+
+    It shows /metrics for Prometheus, /scale/QUEUE with the backlog for autoscalers (503 while that is unknown, never
+    a 0 for it), /livez and /readyz. Agents of both clouds tell each other what they see, signed.
+    """
+    observe.configure(json=as_json or None)
+    place = choose(identity, folder, lambda connection: connection.role == Role.AGENT, "be an agent")
+    run(_until_stopped(place, listen, certificates or [], Out(as_json)))
+
+
+async def _until_stopped(place: Path, listen: str, certificates: list[Path], out: Out) -> None:
+    async with watching(place, listen, certificates) as (agent, port):
+        for number in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().add_signal_handler(number, agent.ended.set)
+        out.say(f"watching {agent.state.cloud}: http://{listen.rpartition(':')[0]}:{port}/metrics; Ctrl-C stops it")
+        out.result({"cloud": agent.state.cloud, "port": port})
+        await agent.ended.wait()
