@@ -19,7 +19,7 @@ ARG PIP_FIND_LINKS
 ARG PIP_DISABLE_PIP_VERSION_CHECK=1
 WORKDIR /src
 COPY requirements.lock requirements-all.lock
-COPY deploy/images/requirements.lock deploy/images/sbom.py .image[s]/wheels/* ./
+COPY deploy/images/requirements.lock deploy/images/sbom.py .cach[e]/wheels/* ./
 # What builds our own package, and nkeys, which comes as source only; locked like the rest.
 RUN python3 -m venv /build && python3 -m venv --without-pip /opt/bunny \
     && sed -n '/^setuptools==/,/^    #/p' requirements-all.lock > setuptools.lock \

@@ -75,7 +75,7 @@ lock: ## rewrite requirements.lock from pyproject.toml (needs uv); ARGS=--upgrad
 		--output-file deploy/images/requirements.lock $(ARGS)
 
 clean: ## remove the environment and every cache (never .bunny/ and .compose/: they hold keys)
-	rm -rf $(VENV) .images build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .cache build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
 $(STAMP): requirements.lock pyproject.toml
 	@test -n "$(PYTHON)" || { echo "make: no Python 3.11 or later with the venv module was found (Debian: apt install python3-venv); or name one, make PYTHON=/path/to/python3" >&2; exit 1; }

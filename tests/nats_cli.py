@@ -73,7 +73,9 @@ def build() -> int:
     BINARY.parent.mkdir(parents=True, exist_ok=True)
     sys.stderr.write(f"building {MODULE} into {BINARY.parent}, which takes a minute or two\n")
     # GOTOOLCHAIN: a Go that is older than the CLI wants fetches the right one from the same proxy.
-    environment = {**os.environ, "GOBIN": str(BINARY.parent), "GOTOOLCHAIN": "auto", "GOFLAGS": "-trimpath"}
+    # Static, so that it is also all that a container needs (deploy/images/build).
+    flags = {"GOTOOLCHAIN": "auto", "GOFLAGS": "-trimpath", "CGO_ENABLED": "0"}
+    environment = {**os.environ, "GOBIN": str(BINARY.parent), **flags}
     return subprocess.run([go, "install", MODULE], env=environment, timeout=BUILD_TIMEOUT_S, check=False).returncode
 
 

@@ -26,6 +26,7 @@ class Images:
     nats: str = "bunny-bridge/nats:dev"
     service: str = "bunny-bridge/service:dev"
     demo: str = "bunny-bridge/demo:dev"
+    box: str = "bunny-bridge/box:dev"
 
 
 def missing() -> str:
@@ -39,11 +40,10 @@ def missing() -> str:
     return "" if asked.returncode == 0 else "no container engine answers"
 
 
-def build() -> Images:
-    """Make the images; what has not changed is in the engine's cache."""
-    script = str(ROOT / "deploy/images/build")
+def build(*more: str) -> Images:
+    """Make the images, and ``more`` that the script knows; what has not changed is in the engine's cache."""
     made = subprocess.run(
-        [script],
+        [str(ROOT / "deploy/images/build"), *more],
         env={**os.environ, "VENV": sys.prefix},
         capture_output=True,
         text=True,

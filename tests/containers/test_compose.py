@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 from testcontainers.compose import DockerCompose
 
-from tests.containers.engine import ROOT, Images, docker, health, inspect, until
+from tests import nats_cli
+from tests.containers.engine import ROOT, Images, build, docker, health, inspect, until
 
 SERVERS = {"hub", "leaf"}
 SERVICES = {*SERVERS, "bunny", "provision-aws", "provision-azure"}
@@ -107,7 +108,7 @@ def test_the_demo_answers_every_file_and_crosses_nowhere(clouds: Clouds) -> None
 
 
 def test_the_attack_tells_where_it_could_cross(clouds: Clouds) -> None:
-    """On the link's network the hub's listener answers, so what was refused elsewhere was not the attack's own fault."""
+    """On the link's network the hub answers: what was refused elsewhere was not so because the attack is lame."""
     hub = clouds.address("hub", "link")
     place = ("--network", clouds.network("link"), "--dns-option", "timeout:1", "--dns-option", "attempts:1")
     attack = (Images().demo, "attack.py", "azure", f"link={hub}")
@@ -201,6 +202,20 @@ def test_a_job_outlives_both_servers(clouds: Clouds) -> None:
     assert up.returncode == 0, up.stderr
     answer = json.loads(clouds.bunny("job", "wait", token))
     assert answer["sha256"] == sha256(b"to be or not to be\n" * 4).hexdigest()
+
+
+def test_an_inspector_sees_the_streams_and_changes_none(clouds: Clouds, monkeypatch: pytest.MonkeyPatch) -> None:
+    nats_cli.binary()
+    build("box")
+    monkeypatch.setenv("BUNNY_BOX_IMAGE", Images().box)
+    for service in ("inspect-aws", "inspect-azure"):
+        inspector = ("run", "--rm", "--no-TTY", "--no-deps", service)
+        seen = clouds.run(*inspector, "stream", "ls", "--names")
+        assert seen.returncode == 0, seen.stderr
+        assert "RESULTS_files" in seen.stdout
+        purged = clouds.run(*inspector, "--timeout", "2s", "stream", "purge", "RESULTS_files", "--force")
+        assert purged.returncode != 0
+        assert "Permissions Violation" in purged.stdout + purged.stderr
 
 
 def test_the_bill_of_materials_is_in_the_image_and_its_digest_in_the_label(images: Images) -> None:
