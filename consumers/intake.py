@@ -114,11 +114,15 @@ class Intake:
                 lanes.append(lane)
                 background.append(group.create_task(lane.lease.keep(), name=f"lease-{queue}"))
                 takers.append(group.create_task(self._take(lane, group), name=f"take-{queue}"))
-            await self._stopping.wait()
-            for taker in takers:
-                taker.cancel()
-            await asyncio.wait(takers)
-            await self._drain(lanes)
+            unwatch = self._meter.watch(lambda: self._now(lanes))
+            try:
+                await self._stopping.wait()
+                for taker in takers:
+                    taker.cancel()
+                await asyncio.wait(takers)
+                await self._drain(lanes)
+            finally:
+                unwatch()
             for task in background:
                 task.cancel()
         if self._reason is not None:
