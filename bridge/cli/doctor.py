@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -50,11 +50,11 @@ BridgeDir = Annotated[
 ]
 Monitors = Annotated[
     list[str] | None,
-    typer.Option("--monitor", metavar="CLOUD=URL", help="A server's monitor, http://host:port.", show_default=False),
+    typer.Option("--monitor", metavar="SERVER=URL", help="Its monitor, http://host:port.", show_default=False),
 ]
 Stores = Annotated[
     list[str] | None,
-    typer.Option("--store", metavar="CLOUD=FOLDER", help="A server's store on this machine.", show_default=False),
+    typer.Option("--store", metavar="SERVER=FOLDER", help="Its store on this machine.", show_default=False),
 ]
 Asked = Annotated[
     str | None,
@@ -143,7 +143,7 @@ def _site(
             rendered=rendered or bridge.rendered,
             pki=pki or bridge.pki,
             trust=bridge.path / "trust.json",
-            monitors={name: each["monitor"] for name, each in ready.items()} | _pairs("--monitor", monitors),
+            monitors=_monitors(ready) | _pairs("--monitor", monitors),
             stores={
                 **{each.name: each for each in sorted((bridge.path / "store").glob("*"))},
                 **{name: Path(text) for name, text in _pairs("--store", stores).items()},
@@ -192,6 +192,18 @@ def _ready(bridge: Folder) -> dict[str, Any]:
         return {}
 
 
+def _monitors(ready: Mapping[str, Any]) -> dict[str, str]:
+    """The monitor of every server by the server's name: its cloud's, or in a cluster that and a number."""
+    found = {}
+    for name, each in ready.items():
+        servers = each.get("servers")
+        if servers is None:
+            found[name] = each["monitor"]
+        else:
+            found |= {f"{name}.{n}": server["monitor"] for n, server in enumerate(servers, 1)}
+    return found
+
+
 def _identities(bridge: Folder, policy: Policy | None) -> tuple[Path, ...]:
     """Every identity that connects: not the link's, and none that a former policy had."""
     folders = sorted(path.parent for path in bridge.path.glob("identities/*/connection.yaml"))
@@ -219,7 +231,7 @@ def _pairs(option: str, texts: Sequence[str]) -> dict[str, str]:
     for text in texts:
         name, equals, value = text.partition("=")
         if not (name and equals and value):
-            raise UsageError(f"{option}: {text[:40]!r} is not CLOUD=VALUE")
+            raise UsageError(f"{option}: {text[:40]!r} is not SERVER=VALUE")
         found[name] = value
     return found
 

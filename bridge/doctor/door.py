@@ -172,7 +172,7 @@ async def _tls(
         found.trap(
             _VERIFY.get(error.verify_code, "other-ca"),
             door.about,
-            f"{error.verify_message}; {await _shown(door, address, timeout)}",
+            f"{error.verify_message.rstrip('.')}; {await _shown(door, address, timeout)}",
         )
     except (OSError, TransportError) as error:  # a timeout and what TLS raises are OSErrors
         _judge_breakdown(found, door, address, bytes(heard), error, timeout)
@@ -219,8 +219,9 @@ async def _shown(door: Door, address: str, timeout: float) -> str:
     if shown is None:
         return "the certificate could not be read"
     left = (shown.not_after_ms - now_ms()) / 86_400_000
+    ends = f"{left:.1f} days left" if left > 0 else f"ended {-left:.1f} days ago"
     names, usages = ", ".join(shown.names) or "no name", ", ".join(shown.usages) or "any use"
-    return f"it is for {names} ({usages}), by {shown.issuer}, {left:.1f} days left"
+    return f"it is for {names} ({usages}), by {shown.issuer}, {ends}"
 
 
 def _words(error: Exception) -> str:

@@ -21,7 +21,7 @@ from bridge.doctor.monitors import HttpMonitor, Monitor, SystemMonitor, Vitals, 
 from bridge.doctor.patients import Patient, logged_in, read_patient
 from bridge.doctor.permits import judge_unanswered, try_permissions
 from bridge.doctor.session import Session
-from bridge.doctor.site import Site, addresses
+from bridge.doctor.site import Site, addresses, cloud_of
 from bridge.doctor.state import check_clock, check_disk, check_grants, check_policy
 from bridge.doctor.streams import check_streams
 from bridge.errors import ConfigurationError, TransportError
@@ -63,7 +63,7 @@ async def examine(site: Site) -> Findings:
         for folder in site.identities:
             if (patient := read_patient(found, folder)) is not None:
                 await _visit(visit, patient)
-        door_open = await _link_door(visit)
+        door_open = await _link_doors(visit)
         await _ask_monitors(visit)
         await _link(visit, door_open)
         _clock_and_disk(visit)
@@ -184,28 +184,35 @@ def _certificate_files(visit: _Visit) -> None:
         visit.found.ok(Check.TLS, "certificate files", f"{len(certificates)} in {folder} can be used")
 
 
-async def _link_door(visit: _Visit) -> bool | None:
-    """Dial the hub as the leaf does, if its certificate or at least the address is here. None if it is not."""
+async def _link_doors(visit: _Visit) -> bool | None:
+    """Dial the hub as the leaf does, if its certificate is here.
+
+    Returns:
+        Whether one of the hub's listeners stood every check; None if none could be tried.
+    """
     site = visit.site
-    url = _link_url(site)
-    if url is None or site.pki is None or site.hub is None or site.leaf is None:
+    if site.pki is None or site.hub is None or site.leaf is None:
         return None
     shown = (site.pki / site.leaf / "link.pem", site.pki / site.leaf / "link.key")
     ca_file = site.pki / site.hub / "ca.pem"
-    if not ca_file.exists() or not all(path.exists() for path in shown):
-        visit.found.not_run(Check.TLS, f"link {url}", "the hub's ca.pem or the leaf's link.pem is not at hand")
-        return None
-    door = Door(f"link {url.removeprefix('tls://')}", url, ca_file, shown)
-    return await look(visit.found, door, site.resolver, site.timeout) is not None
+    opened = None
+    for url in _link_urls(site):
+        about = f"link {url.removeprefix('tls://')}"
+        if not ca_file.exists() or not all(path.exists() for path in shown):
+            visit.found.not_run(Check.TLS, about, "the hub's ca.pem or the leaf's link.pem is not at hand")
+            continue
+        stood = await look(visit.found, Door(about, url, ca_file, shown), site.resolver, site.timeout)
+        opened = bool(opened) or stood is not None
+    return opened
 
 
-def _link_url(site: Site) -> str | None:
-    """What the leaf dials: ``link.conf`` before the policy, as the server has it from there."""
+def _link_urls(site: Site) -> list[str]:
+    """What the leaf dials: as ``link.conf`` has it, which its server reads, or else the policy."""
     if site.rendered is not None and site.leaf is not None:
         path = site.rendered / site.leaf / "link.conf"
         if path.exists():
-            return next((part for part in read_file(path).decode(errors="replace").split('"') if "://" in part), None)
-    return (site.policy.hub.leafnodes or "").split(",")[0] if site.policy is not None else None
+            return [part for part in read_file(path).decode(errors="replace").split('"') if "://" in part]
+    return addresses(site.policy.hub.leafnodes or "") if site.policy is not None else []
 
 
 async def _ask_monitors(visit: _Visit) -> None:
@@ -222,7 +229,7 @@ async def _link(visit: _Visit, door_open: bool | None) -> None:
     site = visit.site
     if site.hub is None or site.leaf is None:
         # Which of the two dials does not matter for whether they are joined.
-        clouds = (*sorted(visit.vitals), "the other cloud", "this cloud")[:2]
+        clouds = (*sorted(set(map(cloud_of, visit.vitals))), "the other cloud", "this cloud")[:2]
         hub, leaf = clouds
     else:
         hub, leaf = site.hub, site.leaf
@@ -232,7 +239,7 @@ async def _link(visit: _Visit, door_open: bool | None) -> None:
         visit.vitals,
         visit.monitors,
         door_open=door_open,
-        log=site.logs.get(leaf),
+        logs=[log for name, log in site.logs.items() if cloud_of(name) == leaf],
     )
 
 
@@ -244,10 +251,10 @@ def _clock_and_disk(visit: _Visit) -> None:
         found.not_run(Check.CLOCK, "the server's", "only an inspector, a system identity or a monitor can ask for it")
     for cloud, store in site.stores.items():
         known = visit.vitals.get(cloud)
-        reserved = known.varz.get("jetstream", {}).get("stats", {}).get("reserved_storage", 0) if known else 0
+        reserved = known.varz.get("jetstream", {}).get("stats", {}).get("reserved_storage", 0) if known else None
         check_disk(found, cloud, Path(store), reserved)
     if not site.stores:
-        found.not_run(Check.DISK, "the store", "not on this machine; where it is, name it with --store CLOUD=FOLDER")
+        found.not_run(Check.DISK, "the store", "not on this machine; where it is, name it with --store SERVER=FOLDER")
 
 
 def _unseen_streams(visit: _Visit) -> None:

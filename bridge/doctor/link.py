@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
 from bridge.doctor.catalogue import Check
 from bridge.doctor.finding import Findings
 from bridge.doctor.monitors import Monitor, Vitals
+from bridge.doctor.site import cloud_of
 from bridge.errors import TransportError
 
 SLOW_PING_NS: Final = 30_000_000_000
@@ -30,36 +31,41 @@ async def check_link(
     monitors: Mapping[str, Monitor],
     *,
     door_open: bool | None,
-    log: Path | None,
+    logs: Sequence[Path],
 ) -> None:
     """Judge the link.
 
     Args:
         found: Where findings go.
         clouds: The hub and the leaf.
-        vitals: What the servers that can be seen say.
+        vitals: What the servers that can be seen say, by server.
         monitors: To ask them again.
         door_open: Whether the hub's listener stood every check from here; None if it could not be tried.
-        log: The leaf's log, if it is on this machine.
+        logs: Those of the leaf's servers that are on this machine.
     """
     hub, leaf = clouds
-    for cloud, vital in vitals.items():
-        _pings(found, cloud, vital)
+    about = f"{leaf} to {hub}"
+    for server, vital in vitals.items():
+        _pings(found, server, vital)
     if not vitals:
-        found.not_run(Check.LINK, f"{leaf} to {hub}", "no monitor or system identity of either cloud at hand")
+        found.not_run(Check.LINK, about, "no monitor or system identity of either cloud at hand")
         return
-    if all(vital.links for vital in vitals.values()):
-        told = ", ".join(f"{cloud}: {_round_trip(vital)}" for cloud, vital in vitals.items())
-        found.ok(Check.LINK, f"{leaf} to {hub}", f"up; round trip as seen by {told}")
+    # Every server of a leaf dials; those dialled may all be one server of the hub.
+    hubs = [vital.links for server, vital in vitals.items() if cloud_of(server) == hub]
+    leaves = [vital.links for server, vital in vitals.items() if cloud_of(server) != hub]
+    if (not hubs or any(hubs)) and all(leaves):
+        told = ", ".join(f"{server}: {_round_trip(vital)}" for server, vital in vitals.items() if vital.links)
+        found.ok(Check.LINK, about, f"up; round trip as seen by {told}")
         return
-    parted = ", ".join(f"{cloud} has {vital.links or 'no'} links" for cloud, vital in vitals.items())
-    refused = log is not None and _REFUSED.search(_tail(log))
+    parted = ", ".join(f"{server} has {vital.links or 'no'} links" for server, vital in vitals.items())
+    refused = next((match for log in logs if (match := _REFUSED.search(_tail(log)))), None)
+    leafs = [monitor for server, monitor in monitors.items() if cloud_of(server) == leaf]
     if refused:
-        found.trap("link-refused", f"{leaf} to {hub}", f"{parted}; the leaf's log: {_said(refused[0])}")
-    elif door_open and leaf in monitors and await _stays_parted(monitors[leaf]):
-        found.trap("leaf-stopped", f"{leaf} to {hub}", f"{parted}, and the leaf did not dial in {REDIAL_S:g} s")
+        found.trap("link-refused", about, f"{parted}; the leaf's log: {_said(refused[0])}")
+    elif door_open and leafs and await _stays_parted(leafs):
+        found.trap("leaf-stopped", about, f"{parted}, and the leaf did not dial in {REDIAL_S:g} s")
     else:
-        found.trap("link-down", f"{leaf} to {hub}", parted)
+        found.trap("link-down", about, parted)
 
 
 def _pings(found: Findings, cloud: str, vital: Vitals) -> None:
@@ -69,13 +75,13 @@ def _pings(found: Findings, cloud: str, vital: Vitals) -> None:
         found.trap("slow-ping", cloud, f"it pings every {seconds:g} s and gives up after {most}: {seconds * most:g} s")
 
 
-async def _stays_parted(leaf: Monitor) -> bool:
-    """Whether the leaf dials in the time in which it would."""
+async def _stays_parted(leafs: Sequence[Monitor]) -> bool:
+    """Whether a server of the leaf does not dial in the time in which it would."""
     loop = asyncio.get_running_loop()
     deadline = loop.time() + REDIAL_S
     while loop.time() < deadline:
         try:
-            if (await leaf.page("leafz")).get("leafnodes"):
+            if all([(await leaf.page("leafz")).get("leafnodes") for leaf in leafs]):
                 return False
         except TransportError:
             return False
@@ -100,4 +106,4 @@ def _tail(path: Path) -> str:
 
 
 def _said(line: str) -> str:
-    return line.partition("[ERR]")[2].strip()[:160]
+    return line.partition("[ERR]")[2].strip(" '")[:160]

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from bridge import bundle
 from bridge.clock import now_ms
@@ -136,9 +136,11 @@ async def logged_in(found: Findings, patient: Patient, opened: Opened, timeout: 
             session = None
             try:
                 await tls.handshake()
-                session = Session(tls, await tls.read_info(), patient.identity, timeout)
-                await session.log_in()
-                judge_server(found, patient, session)
+                info = await tls.read_info()
+                if _right_cloud(found, patient, info):  # before it is asked who we are: the other cloud does not know
+                    session = Session(tls, info, patient.identity, timeout)
+                    await session.log_in()
+                    _judge_server(found, patient, session)
             except NotAccepted as error:
                 found.trap("unknown-to-server", patient.name, f"{opened.door.about} answers {error}")
                 session = None
@@ -150,20 +152,23 @@ async def logged_in(found: Findings, patient: Patient, opened: Opened, timeout: 
         found.not_run(Check.IDENTITY, patient.name, str(error))
 
 
-def judge_server(found: Findings, patient: Patient, session: Session) -> None:
-    """Whether it is the right server, and new enough."""
-    info, connection = session.info, patient.connection
-    domain, version = info.get("domain"), str(info.get("version", ""))
+def _right_cloud(found: Findings, patient: Patient, info: Mapping[str, Any]) -> bool:
+    domain, connection = info.get("domain"), patient.connection
     if domain != connection.cloud:
         found.trap("wrong-domain", patient.name, f"the server is of {domain}, the connection of {connection.cloud}")
-        return
+    return bool(domain == connection.cloud)
+
+
+def _judge_server(found: Findings, patient: Patient, session: Session) -> None:
+    info, cloud = session.info, patient.connection.cloud
+    version = str(info.get("version", ""))
     numbers = tuple(int(part) for part in version.partition("-")[0].split(".") if part.isdigit())
     if numbers < LEAST_SERVER:
-        found.trap("old-server", connection.cloud, f"{info.get('server_name')} is nats-server {version}")
+        found.trap("old-server", cloud, f"{info.get('server_name')} is nats-server {version}")
         return
     milliseconds = session.round_trip * 1000
     found.ok(
         Check.IDENTITY,
         patient.name,
-        f"{info.get('server_name')} ({connection.cloud}, nats-server {version}) knows it; {milliseconds:.1f} ms away",
+        f"{info.get('server_name')} ({cloud}, nats-server {version}) knows it; {milliseconds:.1f} ms away",
     )

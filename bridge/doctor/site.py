@@ -29,9 +29,9 @@ class Site:
         rendered: What `bunny render` wrote, a folder per cloud.
         pki: Certificates, a folder per cloud.
         trust: A trust bundle to compare with the policy.
-        monitors: Address (``http://host:port``) of each cloud's monitor.
-        stores: Where each cloud's server keeps its streams, if on this machine.
-        logs: Each cloud's log, if on this machine.
+        monitors: Address (``http://host:port``) of each server's monitor, by the server's name (see `cloud_of`).
+        stores: Where each server keeps its streams, if on this machine.
+        logs: Each server's log, if on this machine.
     """
 
     resolver: Resolver
@@ -77,6 +77,11 @@ def policy_of(connection: Connection) -> Policy:
     clouds = {name: Cloud(name, "leaf", connection.server) for name in sorted(names)}
     me = IdentityEntry(connection.identity, connection.cloud, Role(connection.role))
     return Policy(connection.bridge, clouds, {me.name: me}, queues)
+
+
+def cloud_of(server: str) -> str:
+    """The cloud of a server: its own name or, in a cluster, what stands before the dot."""
+    return server.partition(".")[0]
 
 
 def addresses(server: str) -> list[str]:

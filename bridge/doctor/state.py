@@ -13,7 +13,7 @@ from bridge.doctor.catalogue import Check
 from bridge.doctor.finding import Findings
 from bridge.doctor.monitors import Vitals
 from bridge.doctor.patients import Patient
-from bridge.doctor.site import Site
+from bridge.doctor.site import Site, cloud_of
 from bridge.errors import BridgeError, ConfigurationError
 from bridge.files import read_file
 from bridge.provision import load_plan
@@ -40,53 +40,54 @@ def check_clock(found: Findings, about: str, offset_ms: float) -> None:
         found.ok(Check.CLOCK, about, seen)
 
 
-def check_disk(found: Findings, cloud: str, store: Path, reserved: int) -> None:
+def check_disk(found: Findings, server: str, store: Path, reserved: int | None) -> None:
     """Judge the disk under a server's streams.
 
     Args:
         found: Where findings go.
-        cloud: Whose.
+        server: Whose.
         store: A folder on that disk.
-        reserved: What streams may grow to, in bytes.
+        reserved: What streams may grow to, in bytes; None where that is not known.
     """
     try:
         disk = os.statvfs(store)
     except OSError as error:
-        found.not_run(Check.DISK, cloud, f"{store}: {error.strerror}")
+        found.not_run(Check.DISK, server, f"{store}: {error.strerror}")
         return
     total, free = disk.f_blocks * disk.f_frsize, disk.f_bavail * disk.f_frsize
     used = 1 - free / total if total else 1.0
-    seen = f"{used:.0%} of {_size(total)} used under {store}; streams may grow to {_size(reserved)}"
+    grow = f"; streams may grow to {_size(reserved)}" if reserved is not None else ""
+    seen = f"{used:.0%} of {_size(total)} used under {store}{grow}"
     if used >= FULL:
-        found.trap("disk-full", cloud, seen)
+        found.trap("disk-full", server, seen)
     elif used >= FILLING:
-        found.trap("disk-filling", cloud, seen)
+        found.trap("disk-filling", server, seen)
     else:
-        found.ok(Check.DISK, cloud, seen)
-        if reserved > total:
-            found.note(Check.DISK, cloud, "the disk is smaller than what the streams may grow to; watch it")
+        found.ok(Check.DISK, server, seen)
+        if reserved is not None and reserved > total:
+            found.note(Check.DISK, server, "the disk is smaller than what the streams may grow to; watch it")
 
 
 def check_policy(found: Findings, site: Site, vitals: Mapping[str, Vitals]) -> None:
     """Compare the policy here, what is rendered, what each server runs, and what the trust bundle says."""
-    running = {cloud: _tag(vital) for cloud, vital in vitals.items()}
+    running = {server: _tag(vital) for server, vital in vitals.items()}
     if site.policy is not None:
         _rendered(found, site)
         _bundle(found, site)
-    for cloud, digest in running.items():
-        expected, source = _expected(site, cloud)
+    for server, digest in running.items():
+        expected, source = _expected(site, cloud_of(server))
         if digest is None:
-            found.note(Check.POLICY, cloud, "its server does not tell which policy it runs; render anew, and reload")
+            found.note(Check.POLICY, server, "its server does not tell which policy it runs; render anew, and reload")
         elif expected is not None and digest != expected:
-            why = _rejected(site.logs.get(cloud))
-            found.trap("policy-not-loaded", cloud, f"the server runs {digest[:12]}, {source} is {expected[:12]}{why}")
+            why = _rejected(site.logs.get(server))
+            found.trap("policy-not-loaded", server, f"the server runs {digest[:12]}, {source} is {expected[:12]}{why}")
         else:
-            found.ok(Check.POLICY, cloud, f"the server runs {digest[:12]}")
+            found.ok(Check.POLICY, server, f"the server runs {digest[:12]}")
     told = {digest for digest in running.values() if digest is not None}
     if len(told) > 1:
-        each = ", ".join(f"{cloud} runs {digest[:12]}" for cloud, digest in running.items() if digest)
+        each = ", ".join(f"{server} runs {digest[:12]}" for server, digest in running.items() if digest)
         found.trap("sides-differ", "both sides", each)
-    elif len(running) > 1 and told:
+    elif len({cloud_of(server) for server, digest in running.items() if digest}) > 1:
         found.ok(Check.POLICY, "both sides", "run the same policy")
     else:
         seen = ", ".join(running) or "neither"
@@ -125,8 +126,8 @@ def _rendered(found: Findings, site: Site) -> None:
     if policy is None or keys is None or folder is None:
         found.not_run(Check.POLICY, "rendered files", "no rendered folder, or no keys/, at hand")
         return
-    # A development bridge points link.conf at this machine; every other file is the policy's alone.
-    files = {name: text for name, text in render(policy, keys).items() if not name.endswith("link.conf")}
+    # A development bridge points these two at this machine; every other file is the policy's alone.
+    files = {n: t for n, t in render(policy, keys).items() if not n.endswith(("/link.conf", "/cluster.conf"))}
     stale = [name for name, text in files.items() if _text(folder / name) != text]
     if stale:
         more = f" and {len(stale) - 1} more" if len(stale) > 1 else ""

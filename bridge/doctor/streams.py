@@ -13,7 +13,7 @@ from bridge.provision import Outcome, Report, provision
 from bridge.subjects import api_call
 
 FILLING: Final = 0.8
-COPY_SILENT_NS: Final = 10_000_000_000
+COPY_SILENT_NS: Final = 5_000_000_000
 """The stream that is copied sends a heartbeat every second."""
 
 
