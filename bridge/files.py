@@ -39,7 +39,8 @@ def write_file(path: Path, text: str | bytes, *, private: bool = False) -> None:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(name, 0o600 if private else 0o644)
+            # Not by name: whoever owns the folder could put a link to another file of ours in its place.
+            os.fchmod(file.fileno(), 0o600 if private else 0o644)
         os.replace(name, path)
     except BaseException:
         with contextlib.suppress(OSError):

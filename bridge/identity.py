@@ -8,13 +8,14 @@ reviewed is `PublicIdentity`.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from bridge import crypto, strict_json
 from bridge.crypto import KemKey, KemPublicKey, SigningKey, VerifyKey
@@ -72,6 +73,12 @@ class PublicIdentity:
                 sign=tuple(VerifyKey(unb64(k["public"])) for k in value["sign"]),
                 kem=tuple((k["epoch"], KemPublicKey(unb64(k["public"]))) for k in value["kem"]),
             )
+            for key in value["sign"]:
+                strict_json.expect_keys(key, {"kid", "public"})
+            for key in value["kem"]:
+                strict_json.expect_keys(key, {"kid", "public", "epoch"})
+            if any(type(epoch) is not int or not 0 <= epoch < 2**53 for epoch, _ in public.kem):
+                raise ValueError
             stated = [k["kid"] for k in value["sign"]] + [k["kid"] for k in value["kem"]]
             actual = [k.kid.hex() for k in public.sign] + [k.kid.hex() for _, k in public.kem]
             if stated != actual or not crypto.is_nkey(public.nkey) or type(public.name) is not str:
@@ -203,18 +210,28 @@ def load_keys(folder: Path, names: Iterable[str]) -> dict[str, PublicIdentity]:
 # --- connection.yaml --------------------------------------------------------------------------------
 
 
+def _name(text: str) -> str:
+    # They become tokens of subjects: one with a dot or a wildcard in it would name what is another's.
+    if not is_name(text):
+        raise ValueError
+    return text
+
+
+Name = Annotated[str, AfterValidator(_name)]
+
+
 class QueueSettings(BaseModel):
     """What a service must know of one queue it produces for or works on. Durations in milliseconds."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, hide_input_in_errors=True)
 
-    home: str
+    home: Name
     """The producers' cloud."""
-    work: str
+    work: Name
     """The workers' cloud."""
-    producers: list[str]
-    workers: str
-    kinds: list[str]
+    producers: list[Name]
+    workers: Name
+    kinds: list[Name]
     ack_wait_ms: int = Field(gt=0)
     max_attempts: int = Field(gt=0)
     backoff_initial_ms: int = Field(gt=0)
@@ -235,13 +252,13 @@ class Connection(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, hide_input_in_errors=True)
 
     version: Literal[1] = 1
-    bridge: str
-    identity: str
-    cloud: str
-    role: str
+    bridge: Name
+    identity: Name
+    cloud: Name
+    role: Name
     server: str
     """``tls://host:port``, or several with commas."""
-    queues: dict[str, QueueSettings] = {}
+    queues: dict[Name, QueueSettings] = {}
 
     @classmethod
     def load(cls, folder: Path) -> Connection:
@@ -251,13 +268,16 @@ class Connection(BaseModel):
             ConfigurationError: It is missing or malformed.
         """
         path = folder / CONNECTION_FILE
+        data = read_file(path)
         try:
-            return cls.model_validate(yaml.safe_load(read_file(path)))
+            if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(data, Loader=yaml.SafeLoader)):
+                raise yaml.YAMLError  # a page of merged aliases takes all memory before it is any value
+            return cls.model_validate(yaml.safe_load(data))
         except ValidationError as error:
             first = error.errors(include_input=False, include_context=False, include_url=False)[0]
-            where = ".".join(str(part) for part in first["loc"]) or "the whole"
+            where = re.sub(r"[^ -~]", "?", ".".join(str(part) for part in first["loc"]))[:80] or "the whole"
             raise ConfigurationError(f"{path}: {where}: {first['type']}; write it with `bunny render`") from None
-        except (yaml.YAMLError, UnicodeDecodeError, RecursionError):
+        except (yaml.YAMLError, ValueError, KeyError, AttributeError, RecursionError):  # of a date, of a !!tag
             raise ConfigurationError(f"{path}: not YAML; write it with `bunny render`") from None
 
 

@@ -314,7 +314,7 @@ def _text(value: object) -> str:
 
 
 def _integer(text: str, where: str) -> int:
-    if not (text.isascii() and text.isdigit() and len(text) <= 15):
+    if not (text.isascii() and text.isdigit() and len(text) <= 16):
         raise ConfigurationError(f"{where}: {text[:20]!r} is not a version; write a whole number")
     return int(text)
 

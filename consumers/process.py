@@ -43,7 +43,9 @@ def main(worker: Runnable) -> None:
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             code = runner.run(_run(worker))
     except BridgeError as error:
-        print(f"error: {error}", file=sys.stderr)  # noqa: T201  # one line, for whoever started the process
+        # A file that someone else wrote, or its name, must not drive the terminal.
+        line = "".join(char if char.isprintable() else "?" for char in str(error))
+        print(f"error: {line}", file=sys.stderr)  # noqa: T201  # one line, for whoever started the process
         code = error.exit_code
     threads = [thread for thread in threading.enumerate() if thread.name.startswith(THREAD_NAME)]
     for thread in threads:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import datetime as dt
 from dataclasses import dataclass
 from pathlib import Path
 
 from bridge import subjects
+from bridge.cli.out import moment
 from bridge.cli.who import connect_soon
 from bridge.clock import now_ms
 from bridge.envelope import Opened, Opener
@@ -100,4 +100,4 @@ def _ended(token: JobToken, result: Opened) -> State:
 
 
 def _iso(milliseconds: int) -> str:
-    return dt.datetime.fromtimestamp(milliseconds / 1000, dt.UTC).isoformat(timespec="milliseconds")
+    return moment(milliseconds).isoformat(timespec="milliseconds")

@@ -16,6 +16,9 @@ from rich.text import Text
 PIPE_WIDTH: Final = 1000
 """Columns where there is no terminal: more than any table needs."""
 
+_LAST_MS: Final = 253_402_300_799_000
+"""The end of the year 9999."""
+
 
 class Out:
     """Where a command prints. With ``as_json`` only `result` prints, so that stdout is one JSON object.
@@ -26,9 +29,10 @@ class Out:
 
     def __init__(self, as_json: bool) -> None:
         self.as_json = as_json
-        # No markup: a name in square brackets is a name. Into a pipe nothing is folded: lines are for grep there.
+        # No markup, no emoji: a name in square brackets is a name, and `:smile:` in a result is what was sent. Into a
+        # pipe nothing is folded: lines are for grep there.
         width = None if sys.stdout.isatty() else PIPE_WIDTH
-        self.console = Console(highlight=False, markup=False, quiet=as_json, width=width)
+        self.console = Console(highlight=False, markup=False, emoji=False, quiet=as_json, width=width)
 
     def say(self, text: str = "", style: str = "") -> None:
         """Print lines for people. They are not wrapped: a path must stay one word."""
@@ -58,4 +62,9 @@ def printable(text: str) -> str:
 
 def when(time_ms: int) -> str:
     """A time for people, to the minute: ``2026-03-01 12:30 UTC``."""
-    return f"{dt.datetime.fromtimestamp(time_ms / 1000, dt.UTC):%Y-%m-%d %H:%M} UTC"
+    return f"{moment(time_ms):%Y-%m-%d %H:%M} UTC"
+
+
+def moment(time_ms: int) -> dt.datetime:
+    """A time that someone else wrote; the last there is where it is beyond any calendar."""
+    return dt.datetime.fromtimestamp(min(time_ms, _LAST_MS) / 1000, dt.UTC)

@@ -6,11 +6,12 @@ import base64
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 from bridge.cli.out import Out, printable
-from bridge.errors import UsageError
+from bridge.errors import InvalidArguments, UsageError
 from bridge.files import write_file
-from bridge.job import JSON, Content
+from bridge.job import JSON, Content, decode
 
 
 def print_result(out: Out, token: str, content: Content, file: Path | None) -> None:
@@ -19,13 +20,13 @@ def print_result(out: Out, token: str, content: Content, file: Path | None) -> N
     Raises:
         UsageError: It is no text, and would go to a terminal.
     """
-    value = json.loads(content.body) if content.content_type == JSON else None
+    is_json, value = parsed(content)
     if file is not None:
         write_file(file, content.body, private=True)
         out.say(f"{len(content.body)} bytes of {content.content_type} in {file}")
     elif out.as_json:
         pass
-    elif content.content_type == JSON:
+    elif is_json:
         out.say(printable(json.dumps(value, indent=2, ensure_ascii=False)))
     elif sys.stdout.isatty():
         raise UsageError(
@@ -38,7 +39,17 @@ def print_result(out: Out, token: str, content: Content, file: Path | None) -> N
     about = {"token": token, "status": "succeeded", "content_type": content.content_type, "bytes": len(content.body)}
     if file is not None:
         out.result({**about, "file": str(file)})
-    elif content.content_type == JSON:
+    elif is_json:
         out.result({**about, "result": value})
     else:
         out.result({**about, "base64": base64.b64encode(content.body).decode()})
+
+
+def parsed(content: Content) -> tuple[bool, Any]:
+    """Whether content is the JSON that it says it is, and the value: its author may have sealed anything."""
+    if content.content_type != JSON:
+        return False, None
+    try:
+        return True, decode(content, object)
+    except InvalidArguments:
+        return False, None

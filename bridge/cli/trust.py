@@ -19,7 +19,7 @@ from bridge.files import read_file, write_file
 from bridge.identity import ROOTS_FILE, TRUST_FILE
 from bridge.policy import Policy
 from bridge.roots import load_root, load_roots, save_root
-from bridge.trust import Trust, read_roots
+from bridge.trust import SKEW_MS, Trust, read_roots
 
 ROOTS_FOLDER = "roots"
 
@@ -146,7 +146,7 @@ def _added(policy: Policy, path: Path, file: Path, roots: list[SigningKey], *, e
     value = bundle.read_payload(before)
     try:
         same = bundle.build_payload(policy, keys_of(policy, path), value["version"], value["issued"]) == payload
-        expires = int(value["expires"])
+        issued, expires = int(value["issued"]), int(value["expires"])
     except (KeyError, TypeError, ValueError):
         raise BadBundle(f"{file}: its payload is not a trust bundle") from None
     if not same:
@@ -155,6 +155,8 @@ def _added(policy: Policy, path: Path, file: Path, roots: list[SigningKey], *, e
         )
     if expires <= now_ms():
         raise BundleExpired(f"{file}: expired; sign a new one without --add")
+    if issued > now_ms() + SKEW_MS:  # it would outlive what its next holder can see: a dead man's switch put off
+        raise BundleExpired(f"{file}: signed in the future; check this machine's clock, and whoever signed it first")
     there = {kid for kid, _ in signatures}
     new = roots if explicit else [root for root in roots if root.kid not in there]
     if not new:

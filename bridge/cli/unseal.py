@@ -16,6 +16,7 @@ from bridge import crypto
 from bridge import frame as frames
 from bridge.cli.frame import AsJson, BridgeFolder, NotAsAsked, example
 from bridge.cli.out import Out, printable
+from bridge.cli.results import parsed
 from bridge.cli.where import find_bridge
 from bridge.cli.who import IdentityFolder, choose
 from bridge.clock import now_ms
@@ -24,7 +25,7 @@ from bridge.envelope import Opener
 from bridge.errors import BridgeError, Refusal, TrustError, UsageError, WrongRecipient
 from bridge.frame import MAX_ENVELOPE_LEN
 from bridge.identity import ENVIRONMENT, IDENTITY_FILE, Identity
-from bridge.job import JSON, Content, Status
+from bridge.job import Content, Status
 from bridge.trust import Trust
 
 _NOBODY: Final = Identity("nobody", "", (), (), b"")
@@ -166,16 +167,8 @@ def _facts(core: Core, digest: bytes) -> dict[str, str]:
 
 def _text(content: Content) -> str:
     """Content as a terminal may show it."""
-    is_json, value = _parsed(content)
+    is_json, value = parsed(content)
     return printable(json.dumps(value, indent=2, ensure_ascii=False)) if is_json else "(see it with --body)"
-
-
-def _parsed(content: Content) -> tuple[bool, Any]:
-    """Whether it is JSON as it says, and the value: what an author sealed may still be anything."""
-    try:
-        return content.content_type == JSON, json.loads(content.body) if content.content_type == JSON else None
-    except (ValueError, RecursionError):
-        return False, None
 
 
 def _values(seen: _Seen) -> dict[str, Any]:
@@ -187,7 +180,7 @@ def _values(seen: _Seen) -> dict[str, Any]:
     if seen.content is not None:
         values["status"] = seen.status and str(seen.status)
         values["content_type"] = seen.content.content_type
-        is_json, value = _parsed(seen.content)
+        is_json, value = parsed(seen.content)
         if is_json:
             values["content"] = value
         else:

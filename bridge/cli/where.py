@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -102,4 +103,8 @@ def _upwards(name: Path) -> Path | None:
     """The first that exists of ``name`` here and in each folder above, relative where it is here."""
     if name.is_file():
         return name
-    return next((path for folder in Path.cwd().parents if (path := folder / name).is_file()), None)
+    found = next((path for folder in Path.cwd().parents if (path := folder / name).is_file()), None)
+    if found is not None and found.stat().st_uid not in (0, os.geteuid()):
+        # In /tmp, say: whoever put it there would be sent our jobs, or have us render and sign its policy.
+        raise ConfigurationError(f"{found}: belongs to another user; if it is meant, name it with --dir or --policy")
+    return found
