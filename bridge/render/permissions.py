@@ -28,7 +28,7 @@ from bridge.render.streams import plan
 from bridge.subjects import api_call
 
 SERVER_REQUESTS: Final = (
-    *("STATSZ", "VARZ", "HEALTHZ", "CONNZ", "SUBSZ", "ROUTEZ", "GATEWAYZ", "LEAFZ", "ACCOUNTZ", "JSZ"),
+    *("STATSZ", "VARZ", "HEALTHZ", "SUBSZ", "ROUTEZ", "GATEWAYZ", "LEAFZ", "ACCOUNTZ", "JSZ"),
     *("EXPVARZ", "RAFTZ", "IPQUEUESZ"),
 )
 """What a server tells of itself, at its own id or at ``PING``, which all servers of the cloud answer."""
@@ -185,6 +185,9 @@ def _system(cloud: str) -> list[Grant]:
     # of a server (RELOAD, KICK, LDM, PROFILEZ) or of an account (CLAIMS).
     requests = [
         "$SYS.REQ.SERVER.PING",
+        # By its whole name, and so for all servers at once only: without that name a server adds an import of its own
+        # beside ours, and answers twice, once with the connections of the asking account alone.
+        "$SYS.REQ.SERVER.PING.CONNZ",
         *(f"$SYS.REQ.SERVER.*.{call}" for call in SERVER_REQUESTS),
         *(f"$SYS.REQ.ACCOUNT.*.{call}" for call in ACCOUNT_REQUESTS),
     ]

@@ -82,6 +82,7 @@ def _nobody(policy: Policy, me: IdentityEntry) -> Iterator[str]:
         yield f"$SYS.ACCOUNT.{account}.LEAFNODE.CONNECT"
         for rest in ("CLAIMS.UPDATE", "CLAIMS.LOOKUP", "CONNS", "STATZ"):
             yield f"$SYS.REQ.ACCOUNT.{account}.{rest}"
+    yield "$SYS.REQ.SERVER.ID.CONNZ"
     for server in ("ID", "PING"):
         for rest in ("RELOAD", "KICK", "LDM", "PROFILEZ"):
             yield f"$SYS.REQ.SERVER.{server}.{rest}"

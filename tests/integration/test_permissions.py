@@ -244,6 +244,13 @@ async def test_a_system_identity_hears_what_the_servers_of_its_cloud_tell(name: 
         for call in SERVER_REQUESTS:
             for which in ("PING", server["id"]):
                 assert json.loads((await me.ask(f"$SYS.REQ.SERVER.{which}.{call}")).data)["server"] == same
+        # One answer, and one that tells of every account: a server would add an import of its own that does not.
+        found = await me.client.subscribe(inbox := me.client.new_inbox())
+        await me.client.publish("$SYS.REQ.SERVER.PING.CONNZ", b'{"auth": true}', reply=inbox)
+        connections = json.loads((await found.next_msg(timeout=5)).data)["data"]["connections"]
+        await me.ask("$SYS.REQ.SERVER.PING.VARZ")
+        assert found.pending_msgs == 0
+        assert {each["kind"] for each in connections} == {"Client", "Leafnode"}
         for call in ACCOUNT_REQUESTS:
             answer = json.loads((await me.ask(f"$SYS.REQ.ACCOUNT.{bridge.policy.clouds[cloud].account}.{call}")).data)
             assert "error" not in answer
