@@ -83,10 +83,31 @@ def configure(*, json: bool | None = None, level: str = "info") -> None:
     if level not in LEVELS:
         raise ConfigurationError(f"log level {level[:20]!r}: not one of {', '.join(LEVELS)}")
     number = logging.getLevelNamesMapping()[level.upper()]
+    _to_stderr(json, number)
+    for name in _LIBRARIES:
+        library = logging.getLogger(name)
+        library.handlers = [_FromLibrary()]
+        library.propagate = False
+        library.setLevel(max(number, logging.INFO))
+
+
+def quiet() -> None:
+    """For a producer in somebody's program: warnings alone, and on standard error, unless logging was set up there.
+
+    structlog's own default would write everything to standard output, unfiltered. The program's loggers stay as they
+    are, but for one line of asyncio's that tells nothing.
+    """
+    logging.getLogger("asyncio").addFilter(_tells)
+    if not structlog.is_configured():
+        _to_stderr(None, logging.INFO, _warnings_alone)
+
+
+def _to_stderr(json: bool | None, number: int, *first: Processor) -> None:
     as_json = not sys.stderr.isatty() if json is None else json
     renderer: Processor = structlog.processors.JSONRenderer() if as_json else structlog.dev.ConsoleRenderer()
     structlog.configure(
         processors=[
+            *first,
             structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
@@ -97,11 +118,16 @@ def configure(*, json: bool | None = None, level: str = "info") -> None:
         logger_factory=lambda *_: structlog.PrintLogger(sys.stderr),  # as it is now: tests and shells replace it
         cache_logger_on_first_use=False,
     )
-    for name in _LIBRARIES:
-        library = logging.getLogger(name)
-        library.handlers = [_FromLibrary()]
-        library.propagate = False
-        library.setLevel(max(number, logging.INFO))
+
+
+def _warnings_alone(_: object, method: str, event: EventDict) -> EventDict:
+    if method in ("debug", "info"):
+        raise structlog.DropEvent
+    return event
+
+
+def _tells(record: logging.LogRecord) -> bool:
+    return record.msg != _NOISE
 
 
 def allow_list(_: object, __: str, event: EventDict) -> EventDict:
@@ -161,7 +187,7 @@ class _FromLibrary(logging.Handler):
     """
 
     def emit(self, record: logging.LogRecord) -> None:
-        if record.msg == _NOISE:
+        if not _tells(record):
             return
         log = structlog.get_logger()
         where = f"{record.filename}:{record.lineno}"

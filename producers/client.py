@@ -11,6 +11,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, cast, overload
 
+from bridge import observe
 from bridge.clock import now_ms
 from bridge.envelope import Opener
 from bridge.errors import BridgeError, ConfigurationError, NotConnected, QueueFull, UsageError
@@ -73,7 +74,7 @@ class Producer:
     @classmethod
     @asynccontextmanager
     async def open(
-        cls, folder: Path, *, metrics: str | None = None, traces: TracerProvider | None = None
+        cls, folder: Path | str, *, metrics: str | None = None, traces: TracerProvider | None = None
     ) -> AsyncIterator[Self]:
         """Connect with the identity folder given: ``async with Producer.open(folder) as relay``.
 
@@ -86,6 +87,7 @@ class Producer:
             ConfigurationError: The folder is not an identity's, or the signals asked for cannot be given.
             TrustError: Its trust bundle cannot be relied on.
         """
+        observe.quiet()
         member = Member.load(folder)
         async with signalling(metrics, traces) as signals:
             transport = await member.connect("producer")

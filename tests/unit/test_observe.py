@@ -28,7 +28,7 @@ def _restored() -> Iterator[None]:
     yield
     structlog.configure(**before)
     for log, handlers, propagate, level in libraries:
-        log.handlers, log.propagate = handlers, propagate
+        log.handlers, log.propagate, log.filters = handlers, propagate, []
         log.setLevel(level)
 
 
@@ -126,6 +126,31 @@ def test_a_line_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     [line] = capsys.readouterr().err.splitlines()
     assert len(line) < 400
     assert "first?second" in line
+
+
+def test_a_producer_in_somebodys_program_warns_on_stderr_and_is_quiet_otherwise(
+    capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    structlog.reset_defaults()
+    observe.quiet()
+    log = structlog.get_logger()
+    log.info("connected", server="tls://here:1")
+    log.warning("connect_failed", server="tls://here:1", args=CANARY)
+    logging.getLogger("asyncio").warning("returning true from eof_received() has no effect when using ssl")
+    logging.getLogger("asyncio").warning("the program's own")
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "connect_failed" in err
+    assert "connected" not in err
+    assert CANARY not in err
+    assert caplog.messages == ["the program's own"]
+
+
+def test_logging_that_a_program_set_up_is_left_to_it() -> None:
+    structlog.configure(processors=[structlog.processors.JSONRenderer()])
+    before = structlog.get_config()
+    observe.quiet()
+    assert structlog.get_config() == before
 
 
 def test_an_unknown_level_is_refused() -> None:
