@@ -5,14 +5,31 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Final, Self
 
 from bridge import jetstream
 from bridge.clock import now_ms
 from bridge.errors import ConfigurationError
-from bridge.identity import CA_FILE, ENVIRONMENT, Connection, Identity
+from bridge.identity import (
+    CA_FILE,
+    CONNECTION_FILE,
+    ENVIRONMENT,
+    IDENTITY_FILE,
+    ROOTS_FILE,
+    TRUST_FILE,
+    Connection,
+    Identity,
+)
 from bridge.transport import Transport
 from bridge.trust import Trust
+
+_SOURCES: Final = {
+    IDENTITY_FILE: "`bunny keys new` makes it",
+    CONNECTION_FILE: "copy connections/NAME.yaml of what `bunny render` writes",
+    CA_FILE: "copy the ca.pem of its own cloud",
+    TRUST_FILE: "copy what `bunny trust sign` writes",
+    ROOTS_FILE: "copy what `bunny trust init` writes",
+}
 
 
 def folder_from_env() -> Path:
@@ -40,13 +57,17 @@ class Member:
     connection: Connection
 
     @classmethod
-    def load(cls, folder: Path) -> Self:
+    def load(cls, folder: Path | str) -> Self:
         """Read an identity folder.
 
         Raises:
             ConfigurationError: A file is missing, malformed, or of another identity or bridge.
             TrustError: The trust bundle cannot be relied on.
         """
+        folder = Path(folder)
+        for name, source in _SOURCES.items():
+            if not (folder / name).exists():
+                raise ConfigurationError(f"{folder / name}: missing; {source}")
         identity, connection = Identity.load(folder), Connection.load(folder)
         trust = Trust.load(folder, now_ms())
         if connection.identity != identity.name:

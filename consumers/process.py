@@ -45,7 +45,7 @@ def main(worker: Runnable) -> None:
     except BridgeError as error:
         # A file that someone else wrote, or its name, must not drive the terminal.
         line = "".join(char if char.isprintable() else "?" for char in str(error))
-        print(f"error: {line}", file=sys.stderr)  # noqa: T201  # one line, for whoever started the process
+        print(f"bunny: {line}", file=sys.stderr)  # noqa: T201  # one line, for whoever started the process
         code = error.exit_code
     threads = [thread for thread in threading.enumerate() if thread.name.startswith(THREAD_NAME)]
     for thread in threads:

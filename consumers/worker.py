@@ -62,7 +62,7 @@ class Worker:
 
     def __init__(
         self,
-        folder: Path | None = None,
+        folder: Path | str | None = None,
         *,
         concurrency: int = CONCURRENCY,
         prefetch: int = PREFETCH,
@@ -70,7 +70,7 @@ class Worker:
         metrics: str | None = None,
         traces: TracerProvider | None = None,
     ) -> None:
-        self.folder = folder
+        self.folder = None if folder is None else Path(folder)
         self.concurrency = concurrency
         self.prefetch = prefetch
         self.drain_timeout = drain_timeout.total_seconds() if isinstance(drain_timeout, timedelta) else drain_timeout
@@ -113,6 +113,8 @@ class Worker:
         Raises:
             ConfigurationError: The function is no handler, or the kind has one.
         """
+        if not isinstance(queue, (str, Kind)) or (isinstance(queue, str) and not kind):
+            raise ConfigurationError("a handler is registered as @worker.handler(queue, kind), or with a Kind")
         contract = queue if isinstance(queue, Kind) else None
         queue, kind = (queue.queue, queue.name) if isinstance(queue, Kind) else (queue, kind)
 

@@ -7,13 +7,16 @@ and has a ``register(app)``.
 
 from __future__ import annotations
 
-from bridge.cli.frame import build, run_command
+from bridge.cli.frame import INTERRUPTED, build, run_command
 
 __all__ = ["main"]
 
 
 def main() -> None:
     """The console script: run the command line of this process, and exit."""
-    from bridge.cli.commands import COMMANDS
+    try:
+        from bridge.cli.commands import COMMANDS
 
-    raise SystemExit(run_command(build(COMMANDS)))
+        raise SystemExit(run_command(build(COMMANDS)))
+    except KeyboardInterrupt:  # while it was imported
+        raise SystemExit(INTERRUPTED) from None

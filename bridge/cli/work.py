@@ -6,6 +6,7 @@ import importlib
 import importlib.util
 import os
 import sys
+import traceback
 from pathlib import Path
 from typing import Annotated
 
@@ -15,11 +16,12 @@ import bridge
 from bridge import observe
 from bridge.cli.frame import BridgeFolder, example
 from bridge.cli.who import IdentityFolder, choose, seconds
-from bridge.errors import ConfigurationError, UsageError
+from bridge.errors import BridgeError, ConfigurationError, UsageError
 from bridge.identity import ENVIRONMENT
 from consumers import Worker
 
 OURS = ("bridge", "producers", "consumers")
+_IMPORTER = importlib.__file__
 
 
 def register(app: typer.Typer) -> None:
@@ -50,7 +52,7 @@ def work(
 ) -> None:
     """Run a worker until SIGTERM or Ctrl-C: it then takes no more jobs, finishes those that run, and ends.
 
-    Exit codes: 0 drained, 2 a wrong configuration, 3 the broker, 4 the trust bundle.
+    Exit codes: 0 drained, 1 a wrong configuration, 3 the broker, 4 the trust bundle.
     """
     observe.configure(json=log_json or None)
     drain = seconds("--drain-timeout", drain_timeout)
@@ -92,6 +94,11 @@ def load_worker(app: str) -> Worker:
         if error.name is None or not (name == error.name or name.startswith(f"{error.name}.")):
             raise ConfigurationError(f"{name}: imports {error.name!r}, which is not installed here") from error
         raise ConfigurationError(f"no module {name!r} in {here} or the installed packages; check {app!r}") from None
+    except BridgeError:
+        raise
+    except Exception as error:
+        _tell_theirs(error)
+        raise ConfigurationError(f"{name}: cannot be imported: {type(error).__name__}, as above") from error
     found = getattr(module, attribute, None)
     if found is None:
         workers = [key for key, value in vars(module).items() if isinstance(value, Worker)]
@@ -102,6 +109,15 @@ def load_worker(app: str) -> Worker:
             f"{app}: a {type(found).__name__}, not a consumers.Worker; name the worker that the handlers are on"
         )
     return found
+
+
+def _tell_theirs(error: Exception) -> None:
+    """Print what went wrong in the user's module, without the frames by which we and the interpreter came there."""
+    told = traceback.TracebackException.from_exception(error)
+    ours = tuple(str(Path(bridge.__file__).parent.parent / package) + os.sep for package in OURS)
+    passed = [f for f in told.stack if not f.filename.startswith(("<frozen ", *ours)) and f.filename != _IMPORTER]
+    told.stack = traceback.StackSummary.from_list(passed)
+    sys.stderr.write("".join([*told.stack.format(), *told.format_exception_only()]))
 
 
 def _refuse_namesake(name: str, here: Path) -> None:

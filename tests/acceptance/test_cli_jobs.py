@@ -284,3 +284,11 @@ def test_a_worker_that_the_policy_does_not_know(tmp_path: Path) -> None:
         wrong = bunny("work app:bunny --identity .bunny/identities/relay", tmp_path, code=1)
         assert "relay does not work queue 'thumbs'; bridge.yaml lets it work lookup" in wrong.err
         assert "has no handler" in bunny("work other:none", tmp_path, code=1).error
+        (tmp_path / "broken.py").write_text("raise RuntimeError('theirs')\n")
+        broken = bunny("work broken:worker", tmp_path, code=1).err
+        assert broken.splitlines()[-1] == "bunny: broken: cannot be imported: RuntimeError, as above"
+        assert "RuntimeError: theirs" in broken
+        assert broken.count("File ") == 1
+        (tmp_path / ".bunny/identities/bunny/roots.json").unlink()
+        missing = bunny("work app:bunny --identity .bunny/identities/bunny", tmp_path, code=1).error
+        assert missing == "bunny: .bunny/identities/bunny/roots.json: missing; copy what `bunny trust init` writes\n"

@@ -630,6 +630,8 @@ def test_a_function_that_is_no_handler_is_refused() -> None:
     worker.handler("thumbs", "resize")(_echo)
     with pytest.raises(ConfigurationError, match="has a handler already"):
         worker.handler("thumbs", "resize")(_echo)
+    with pytest.raises(ConfigurationError, match="registered as"):
+        worker.handler(_echo)  # type: ignore[call-overload]  # what is refused: @worker.handler without its arguments
 
 
 # --- forging ---------------------------------------------------------------------------------------
