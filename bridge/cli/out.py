@@ -40,7 +40,7 @@ class Out:
 
     def table(self, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
         """Print a table for people. Cells are folded, never cut."""
-        table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, collapse_padding=True)
         for column in columns:
             table.add_column(column, overflow="fold")
         for row in rows:

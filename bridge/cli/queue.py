@@ -47,9 +47,10 @@ def ls(identity: Inspectors = None, folder: BridgeFolder = None, as_json: AsJson
     """List every queue. What cannot be asked is unknown, never 0: an inspector sees its own cloud alone."""
     out, clouds = Out(as_json), run(ask(inspectors(identity, folder)))
     states = clouds.queues()
+    columns = [(field, title) for field, title in _COLUMNS if field != "redelivered"]  # 80 columns; `show` tells it
     out.table(
-        ("queue", "from", "worked in", *(title for _, title in _COLUMNS)),
-        [(s.name, s.settings.home, s.settings.work, *(_told(s.count(field)) for field, _ in _COLUMNS)) for s in states],
+        ("queue", "from", "to", *(title.removeprefix("come ") for _, title in columns)),
+        [(s.name, s.settings.home, s.settings.work, *(_told(s.count(field)) for field, _ in columns)) for s in states],
     )
     _tell_missing(out, clouds)
     out.result({"queues": [s.as_json() for s in states], "unknown": clouds.missing})

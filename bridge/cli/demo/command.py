@@ -96,6 +96,7 @@ async def _demo(out: Out, folder: Path, paths: list[Path], app: str, began: floa
         tally.skipped[:0] = skipped
         plan = planning.result()
         samples = await drop_known(plan.samples, before)
+        out.say("searching what was stored, and trying what is forbidden: some seconds")
         evidence = await _while_up(_evidence(bridge, producer, plan, samples, tally), bridge.ended())
         memory |= {f"server of {cloud}": stage.peak_memory(server.pid) for cloud, server in bridge.servers.items()}
         memory["demo, with its producer"] = stage.peak_memory(os.getpid())

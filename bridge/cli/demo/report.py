@@ -96,7 +96,7 @@ def _show_evidence(out: Out, evidence: Evidence) -> None:
     for attempt in evidence.attempts:
         said = attempt.words or ("refused, but its log does not say so" if attempt.refused else "NOT refused")
         ok = attempt.refused and bool(attempt.words)
-        rows.append((_mark(ok), f"{attempt.identity} {attempt.act}", f"the server: {said}"))
+        rows.append((_mark(ok), f"refused: {attempt.identity} {attempt.act}", f"the server: {said}"))
     out.table(["holds", "evidence", "seen"], rows)
     out.say()
 
