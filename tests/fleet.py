@@ -1,26 +1,19 @@
-"""Producers and workers over the transport in memory, with real identities, envelopes and trust."""
+"""Producers and workers over the transport in memory: `bridge.testing`, and what our own tests look into."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import time
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, replace
-from typing import Any, Self
+from dataclasses import replace
+from typing import Any
 
-from bridge.bundle import build_payload, build_roots, sign_payload
-from bridge.clock import now_ms
-from bridge.crypto import SigningKey, VerifyKey
 from bridge.envelope import Opener, Sealer
-from bridge.identity import Connection, Identity
-from bridge.memory import MemoryBridge, MemoryTransport
+from bridge.identity import Connection
 from bridge.policy import Backoff, Cloud, IdentityEntry, Policy, Queue, TrustPolicy
-from bridge.render.connections import connection_yaml
-from bridge.render.streams import plan
-from bridge.transport import Message
-from bridge.trust import Trust
+from bridge.testing import MemoryRig
+from bridge.transport import Transport
 from consumers import Worker
 from producers import Producer
 
@@ -47,53 +40,26 @@ def policy(**thumbs: Any) -> Policy:  # noqa: ANN401  fields of Queue
     )
 
 
-@dataclass
-class Fleet:
+class Fleet(MemoryRig):
     """Everything a test of jobs needs, in one process."""
-
-    policy: Policy
-    identities: dict[str, Identity]
-    trust: Trust
-    bridge: MemoryBridge
-
-    @classmethod
-    def make(cls, policy: Policy, *, trust_for_ms: int = 3_600_000) -> Self:
-        """New keys and empty streams."""
-        identities = {name: Identity.generate(name) for name in policy.identities}
-        root = SigningKey.generate()
-        issued = now_ms() - (policy.trust.expires_ms - trust_for_ms)
-        payload = build_payload(policy, {n: i.public() for n, i in identities.items()}, 1, issued)
-        roots = build_roots(policy.bridge, 1, [VerifyKey(root.public)])
-        trust = Trust.verify(sign_payload(payload, [root]), roots, now_ms())
-        plans = {cloud: plan(policy, cloud) for cloud in policy.clouds}
-        return cls(policy, identities, trust, MemoryBridge(plans))
 
     def connection(self, name: str) -> Connection:
         """As rendered."""
-        return Connection.model_validate(json.loads(connection_yaml(self.policy, self.policy.identities[name])))
+        return self.party(name).connection
 
-    def transport(self, name: str) -> MemoryTransport:
-        """To the identity's own cloud."""
-        return self.bridge.transport(self.policy.identities[name].cloud)
-
-    def producer(self, name: str = "relay", transport: MemoryTransport | None = None) -> Producer:
-        """A producer, to be entered."""
-        return Producer(self.identities[name], self.trust, self.connection(name), transport or self.transport(name))
+    @contextlib.asynccontextmanager
+    async def producer(self, name: str = "relay", transport: Transport | None = None) -> AsyncIterator[Producer]:
+        """See `Rig.producer`."""
+        async with super().producer(name, transport) as producer:
+            yield producer
 
     @contextlib.asynccontextmanager
     async def working(
-        self, worker: Worker, name: str = "bunny", transport: MemoryTransport | None = None
+        self, worker: Worker, name: str = "bunny", transport: Transport | None = None
     ) -> AsyncIterator[asyncio.Task[None]]:
-        """Have ``worker`` serve while the block runs, then drain it."""
-        serving = asyncio.create_task(
-            worker.serve(self.identities[name], self.trust, self.connection(name), transport or self.transport(name))
-        )
-        try:
-            await until(lambda: worker.serving or serving.done())
+        """See `Rig.working`."""
+        async with super().working(worker, name, transport) as serving:
             yield serving
-        finally:
-            worker.stop()
-            await serving
 
     def sealer(self, name: str) -> Sealer:
         """To forge with."""
@@ -102,10 +68,6 @@ class Fleet:
     def opener(self, name: str) -> Opener:
         """To look inside with."""
         return Opener(self.identities[name], self.trust)
-
-    def held(self, cloud: str, stream: str) -> list[Message]:
-        """What a stream holds, oldest first."""
-        return [Message(m.subject, m.data, m.headers) for m in self.bridge.stream(cloud, stream).after(0)]
 
 
 async def until(condition: Callable[[], bool], timeout: float = 10.0) -> None:

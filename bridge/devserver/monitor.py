@@ -10,6 +10,7 @@ from typing import Any, Final
 from bridge.errors import TransportError
 
 REQUEST_TIMEOUT_S: Final = 2.0
+COPIES: Final = "/jsz?accounts=1&streams=1&config=1"
 _FIRST_PAUSE_S: Final = 0.005
 _LONGEST_PAUSE_S: Final = 0.25
 
@@ -59,7 +60,12 @@ async def links(port: int) -> int:
 
 async def copies(port: int) -> dict[str, bool]:
     """Streams that copy from another cloud, and whether they hear from it now; of a cluster, one server does."""
-    _, body = await get(port, "/jsz?accounts=1&streams=1&config=1")
+    _, body = await get(port, COPIES)
+    return read_copies(body)
+
+
+def read_copies(body: dict[str, Any]) -> dict[str, bool]:
+    """`copies`, from what the page `COPIES` says."""
     return {
         stream["name"]: all(_active(source) for source in stream.get("sources", ()) or [{}])
         for account in body.get("account_details", ())

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from bridge.devserver import monitor
+from bridge.devserver.assets import copied_streams, provision_all, provision_cloud
 from bridge.devserver.folder import Folder
 from bridge.devserver.link import Relay
 from bridge.devserver.ports import Ports
@@ -21,10 +22,9 @@ from bridge.devserver.process import PortTaken, Server
 from bridge.devserver.servers import choose_ports, keep_ports, server_names, servers_of, variables
 from bridge.errors import ConfigurationError, TransportError
 from bridge.files import read_file, write_file
-from bridge.identity import CA_FILE, CONNECTION_FILE, NATS_SEED_FILE, Connection, Identity
-from bridge.jetstream import connect
+from bridge.identity import CONNECTION_FILE, NATS_SEED_FILE, Identity
 from bridge.policy import Cloud, Policy, Role
-from bridge.provision import Report, load_plan, provision
+from bridge.provision import Report
 from bridge.render.contexts import FOLDER, ROLES, context_file, context_json
 from bridge.render.servers import cluster_conf
 
@@ -78,12 +78,7 @@ class Bridge:
 
     async def provision(self, cloud: str, *, dry_run: bool = False) -> Report:
         """Make one cloud's server match its plan, as that cloud's provisioner."""
-        names = [e.name for e in self.policy.identities.values() if e.cloud == cloud and e.role is Role.PROVISIONER]
-        place = self.identity(names[0])
-        seed, connection = Identity.load(place).nkey_seed, Connection.load(place)
-        transport = await connect(connection, seed, place / CA_FILE, name=names[0], timeout=LINK_TIMEOUT_S)
-        async with transport:
-            return await provision(transport, self._plan(cloud), dry_run=dry_run)
+        return await provision_cloud(self.policy, self.folder, cloud, dry_run=dry_run)
 
     async def until_flowing(self, timeout: float = LINK_TIMEOUT_S) -> None:
         """Wait until every leaf server has its link and every stream that copies from the other cloud hears from it.
@@ -160,14 +155,11 @@ class Bridge:
     async def _copying(self) -> bool:
         for cloud in self.policy.clouds:
             # A former policy's copies stay, and hear nothing any more.
-            planned = {stream["name"] for stream in self._plan(cloud)["streams"] if stream.get("sources")}
+            planned = copied_streams(self.folder, cloud)
             found = [await monitor.copies(port) for port in self._running(cloud)]
             if not all(any(copies.get(name) for copies in found) for name in planned):
                 return False
         return True
-
-    def _plan(self, cloud: str) -> Mapping[str, Any]:
-        return load_plan(self.folder.rendered / cloud / "plan.json")
 
 
 @contextlib.asynccontextmanager
@@ -201,7 +193,7 @@ async def running(
         prepare(policy, folder)
         bridge = await _start(policy, folder, lock, relay, ports or {}, stack)
         if provisioned:
-            await _provision(bridge)
+            await provision_all(policy, folder)
             await bridge.until_flowing()
             bridge.say_ready()
         yield bridge
@@ -302,11 +294,3 @@ def _server(policy: Policy, cloud: Cloud, name: str, folder: Folder, ports: Port
         log=folder.log(name),
         keep_open=(lock,),
     )
-
-
-async def _provision(bridge: Bridge) -> None:
-    reports = await asyncio.gather(*(bridge.provision(cloud) for cloud in bridge.policy.clouds))
-    refusals = [line for report in reports for line in report.refusals]
-    if refusals:
-        more = f" (and {len(refusals) - 1} more)" if len(refusals) > 1 else ""
-        raise ConfigurationError(f"{refusals[0]}{more}; nothing was changed")

@@ -1,0 +1,49 @@
+"""The streams of both clouds, made as each cloud's own provisioner makes them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any, Final
+
+from bridge.devserver.folder import Folder
+from bridge.errors import ConfigurationError
+from bridge.identity import CA_FILE, Connection, Identity
+from bridge.jetstream import connect
+from bridge.policy import Policy, Role
+from bridge.provision import Report, load_plan, provision
+
+CONNECT_TIMEOUT_S: Final = 30.0
+
+
+async def provision_all(policy: Policy, folder: Folder) -> None:
+    """Make both clouds' servers match their plans.
+
+    Raises:
+        ConfigurationError: The streams cannot be changed to what the policy says.
+        TransportError: A server could not be reached in time.
+    """
+    reports = await asyncio.gather(*(provision_cloud(policy, folder, cloud) for cloud in policy.clouds))
+    refusals = [line for report in reports for line in report.refusals]
+    if refusals:
+        more = f" (and {len(refusals) - 1} more)" if len(refusals) > 1 else ""
+        raise ConfigurationError(f"{refusals[0]}{more}; nothing was changed")
+
+
+async def provision_cloud(policy: Policy, folder: Folder, cloud: str, *, dry_run: bool = False) -> Report:
+    """Make one cloud's servers match its plan."""
+    names = [e.name for e in policy.identities.values() if e.cloud == cloud and e.role is Role.PROVISIONER]
+    place = folder.identity(names[0])
+    seed, connection = Identity.load(place).nkey_seed, Connection.load(place)
+    transport = await connect(connection, seed, place / CA_FILE, name=names[0], timeout=CONNECT_TIMEOUT_S)
+    async with transport:
+        return await provision(transport, _plan(folder, cloud), dry_run=dry_run)
+
+
+def copied_streams(folder: Folder, cloud: str) -> set[str]:
+    """The streams of a cloud that the policy has copied from the other; those of a former policy hear nothing."""
+    return {stream["name"] for stream in _plan(folder, cloud)["streams"] if stream.get("sources")}
+
+
+def _plan(folder: Folder, cloud: str) -> Mapping[str, Any]:
+    return load_plan(folder.rendered / cloud / "plan.json")
