@@ -291,4 +291,4 @@ def test_a_worker_that_the_policy_does_not_know(tmp_path: Path) -> None:
         assert broken.count("File ") == 1
         (tmp_path / ".bunny/identities/bunny/roots.json").unlink()
         missing = bunny("work app:bunny --identity .bunny/identities/bunny", tmp_path, code=1).error
-        assert missing == "bunny: .bunny/identities/bunny/roots.json: missing; copy what `bunny trust init` writes\n"
+        assert missing == ".bunny/identities/bunny/roots.json: missing; copy what `bunny trust init` writes"
