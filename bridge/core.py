@@ -23,7 +23,9 @@ MAX_LIFETIME_MS: Final = 31 * 24 * 3600 * 1000
 """The longest from ``issued`` to ``expires``."""
 _LAST_S: Final = 253_402_300_799
 """The end of the year 9999."""
-TYPES: Final = ("job", "result", "start")
+TYPES: Final = ("job", "result", "start", "event", "control", "replay")
+ACTIONS: Final = ("cancel",)
+"""What a control may ask for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,13 +48,23 @@ class Core:
     priority: str = ""
     """Jobs only."""
     job_digest: bytes = b""
-    """Results and starts: the digest of the job they speak of."""
+    """All but jobs: the digest of the job they speak of."""
     attempt: int = 0
-    """Results and starts: which attempt this was, from 1; 0 where the job never ran."""
+    """Results, starts and events: which attempt this was, from 1; 0 where the job never ran."""
     worker: str = ""
-    """Results and starts: the name of the process, for people."""
+    """Results, starts and events: the name of the process, for people."""
+    action: str = ""
+    """Controls only: what is asked of the workers."""
+    producer: str = ""
+    """Replays only: whose job it is, since an operator signs and the workers are addressed."""
     traceparent: str | None = None
     """Jobs and results, optional: the span that sent it, W3C Trace Context, version 00."""
+    not_before: int = 0
+    """Jobs, optional: when it may start; 0 is at once."""
+    concurrency_key: bytes = b""
+    """Jobs, optional: an HMAC that says which jobs must not run together, and names nothing."""
+    args_tag: bytes = b""
+    """Keyed jobs and their results: an HMAC of the arguments, the same for the same arguments alone."""
 
     def hints(self) -> dict[str, str]:
         """What a job tells people who hold no key, as headers. Nobody trusts them: what counts is signed."""
@@ -67,7 +79,13 @@ class Core:
     def key(self) -> JobKey:
         """What names the job: the tokens of its subjects."""
         session, n = self.job.split(".")
-        producer = self.sender if self.type == "job" else self.recipient
+        match self.type:
+            case "job" | "control":
+                producer = self.sender
+            case "replay":
+                producer = self.producer
+            case _:
+                producer = self.recipient
         return JobKey(self.queue, producer, session, int(n), self.generation)
 
     def encode(self) -> bytes:
@@ -77,8 +95,9 @@ class Core:
             BadFrame: A field is not what the specification allows; nothing like it may be sent.
         """
         value = {name: field.write(getattr(self, field.attribute)) for name, field in _FIELDS[self.type].items()}
-        if self.traceparent is not None:  # left out where there is none, never null
-            value["traceparent"] = self.traceparent
+        for name, field in _OPTIONAL[self.type].items():
+            if held := getattr(self, field.attribute):  # left out where there is none, never null
+                value[name] = field.write(held)
         data = strict_json.dump({"v": 1, "type": self.type, **value})
         if decode(data) != self:
             raise BadFrame("a core holds a value that its encoding cannot carry")
@@ -119,6 +138,10 @@ def decode(data: bytes) -> Core:
         raise BadFrame(f"a field of the core of a {type_} is not as specified") from None
     if not core.issued < core.expires <= core.issued + MAX_LIFETIME_MS:
         raise BadFrame("the core expires before it was issued, or more than 31 days after")
+    if core.not_before and not core.issued <= core.not_before < core.expires:
+        raise BadFrame("the core of a job that may start before it was issued, or only once it has expired")
+    if type_ == "job" and (core.key.n == 0) != bool(core.args_tag):
+        raise BadFrame("a job is keyed if and only if its number is 0")
     return core
 
 
@@ -205,7 +228,7 @@ def _whole(most: int) -> Callable[[object], int]:
 def _job_id(value: object) -> str:
     if type(value) is str:
         session, _, n = value.partition(".")
-        if SESSION.fullmatch(session) and parse_decimal(n):
+        if SESSION.fullmatch(session) and parse_decimal(n) is not None:
             return value
     raise ValueError
 
@@ -219,6 +242,15 @@ def _bytes(attribute: str, length: int) -> _Field:
 
 
 _TIME: Final = _whole(2**53 - 1)
+
+
+def _time(value: object) -> int:
+    """A time that says something: an absent one is left out, and never 0."""
+    if (time := _TIME(value)) == 0:
+        raise ValueError
+    return time
+
+
 _ABOUT: Final[Mapping[str, _Field]] = {
     "queue": _plain("queue", _name),
     "kind": _plain("kind", _name),
@@ -235,11 +267,28 @@ _ANSWER: Final[Mapping[str, _Field]] = {
     "attempt": _plain("attempt", _whole(2**31)),
     "worker": _plain("worker", _matching(_WORKER)),
 }
+_WRAPPED: Final[Mapping[str, _Field]] = {"wrap_id": _bytes("wrap_id", 16)}
+_ORDER: Final[Mapping[str, _Field]] = {"job_digest": _ANSWER["job_digest"]}
 _FIELDS: Final[Mapping[str, Mapping[str, _Field]]] = {
-    "job": {**_ABOUT, "wrap_id": _bytes("wrap_id", 16), "priority": _plain("priority", _one_of(*PRIORITIES))},
-    "result": {**_ABOUT, "wrap_id": _bytes("wrap_id", 16), **_ANSWER},
+    "job": {**_ABOUT, **_WRAPPED, "priority": _plain("priority", _one_of(*PRIORITIES))},
+    "result": {**_ABOUT, **_WRAPPED, **_ANSWER},
     "start": {**_ABOUT, **_ANSWER},
+    "event": {**_ABOUT, **_WRAPPED, **_ANSWER},
+    "control": {**_ABOUT, **_WRAPPED, **_ORDER, "action": _plain("action", _one_of(*ACTIONS))},
+    "replay": {**_ABOUT, **_WRAPPED, **_ORDER, "producer": _plain("producer", _name)},
 }
 _TRACED: Final[Mapping[str, _Field]] = {"traceparent": _plain("traceparent", _matching(_TRACEPARENT))}
-_OPTIONAL: Final[Mapping[str, Mapping[str, _Field]]] = {"job": _TRACED, "result": _TRACED, "start": {}}
+_TAGGED: Final[Mapping[str, _Field]] = {"args_tag": _bytes("args_tag", 32)}
+_LATER: Final[Mapping[str, _Field]] = {
+    "not_before": _plain("not_before", _time),
+    "concurrency_key": _bytes("concurrency_key", 32),
+}
+_OPTIONAL: Final[Mapping[str, Mapping[str, _Field]]] = {
+    "job": {**_TRACED, **_LATER, **_TAGGED},
+    "result": {**_TRACED, **_TAGGED},
+    "start": {},
+    "event": {},
+    "control": {},
+    "replay": {},
+}
 """Fields that may be left out."""

@@ -14,7 +14,7 @@ NAME: Final = re.compile(r"[a-z0-9](?:[a-z0-9_-]{0,61}[a-z0-9])?")
 SESSION: Final = re.compile(r"[0-9a-f]{24}")
 _DECIMAL: Final = re.compile(r"0|[1-9][0-9]{0,15}")
 
-PRIORITIES: Final = ("normal",)
+PRIORITIES: Final = ("high", "normal", "low")
 """Priorities a job may have; each is a consumer of the queue's pool."""
 
 
@@ -66,6 +66,21 @@ def refused_stream(queue: str) -> str:
     return f"REFUSED_{queue}"
 
 
+def delayed_stream(queue: str) -> str:
+    """The work queue of jobs with a time, in the producers' cloud."""
+    return f"DELAYED_{queue}"
+
+
+def control_stream(queue: str) -> str:
+    """What producers ask of jobs under way, in the producers' cloud."""
+    return f"CONTROL_{queue}"
+
+
+def replay_stream(queue: str) -> str:
+    """The work queue of replay orders, in the workers' cloud."""
+    return f"REPLAY_{queue}"
+
+
 def jobs_consumer(pool: str, priority: str) -> str:
     """The durable pull consumer of one priority."""
     return f"{pool}-{priority}"
@@ -86,6 +101,31 @@ def home_subject(queue: str) -> str:
 def job(key: JobKey, priority: str) -> str:
     """``jobs.<queue>.<priority>.<producer>.<session>.<n>``"""
     return f"jobs.{key.queue}.{priority}.{key.producer}.{key.session}.{key.n}"
+
+
+def delayed(key: JobKey) -> str:
+    """``delayed.<queue>.<producer>.<session>.<n>``"""
+    return f"delayed.{key.queue}.{key.producer}.{key.session}.{key.n}"
+
+
+def control(key: JobKey) -> str:
+    """``control.<queue>.<producer>.<session>.<n>``"""
+    return f"control.{key.queue}.{key.producer}.{key.session}.{key.n}"
+
+
+def event(key: JobKey) -> str:
+    """``events.<queue>.<producer>.<session>.<n>``, stored nowhere"""
+    return f"events.{key.queue}.{key.producer}.{key.session}.{key.n}"
+
+
+def replay(key: JobKey) -> str:
+    """``replay.<queue>.<producer>.<session>.<n>.<generation>``"""
+    return _generation("replay", key)
+
+
+def of_job(key: JobKey, priority: str, later: bool) -> str:
+    """Where a job is stored: among those of its priority, or among those with a time."""
+    return delayed(key) if later else job(key, priority)
 
 
 def result(key: JobKey) -> str:
@@ -196,6 +236,26 @@ def any_dead(queue: str) -> str:
 def any_refused(queue: str) -> str:
     """What a queue's workers refused."""
     return f"refused.{queue}.*"
+
+
+def any_delayed(queue: str, producer: str = "*") -> str:
+    """The jobs with a time of a queue, of one producer where given."""
+    return f"delayed.{queue}.{producer}.*.*"
+
+
+def any_control(queue: str, producer: str = "*") -> str:
+    """What is asked of a queue's jobs, by one producer where given."""
+    return f"control.{queue}.{producer}.*.*"
+
+
+def any_event(queue: str, producer: str = "*") -> str:
+    """The events of a queue's jobs, of one producer's where given."""
+    return f"events.{queue}.{producer}.*.*"
+
+
+def any_replay(queue: str) -> str:
+    """The replay orders of a queue."""
+    return f"replay.{queue}.*.*.*.*"
 
 
 def done_template(queue: str) -> str:

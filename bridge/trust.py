@@ -27,6 +27,7 @@ from bridge.errors import (
 )
 from bridge.files import read_file, write_file
 from bridge.identity import ROOTS_FILE, TRUST_FILE
+from bridge.policy import Role
 from bridge.strict_json import expect_keys, unb64
 from bridge.subjects import is_name
 
@@ -94,7 +95,9 @@ class Trust:
         self.peers: Mapping[str, Peer] = {p.name: p for p in map(_peer, _list(payload["principals"]))}
         self.grants: tuple[Grant, ...] = tuple(map(_grant, _list(payload["grants"])))
         self._signers = {k.kid: (peer, k, life) for peer in self.peers.values() for k, life in peer.sign}
-        self._granted = {(g.queue, g.sender, g.recipient): g.kinds for g in self.grants}
+        self._granted: dict[tuple[str, str | None, str], frozenset[str]] = {
+            (g.queue, g.sender, g.recipient): g.kinds for g in self.grants
+        }
         if len(self.peers) != len(payload["principals"]) or len(self._granted) != len(self.grants):
             raise ValueError
         kids = [k.kid for p in self.peers.values() for k, _ in p.sign]
@@ -185,19 +188,36 @@ class Trust:
         except KeyError:
             raise NotAuthorised("the trust bundle does not know the principal that is named") from None
 
-    def authorise(self, type_: str, queue: str, kind: str, sender: str, recipient: str) -> None:
+    def authorise(
+        self, type_: str, queue: str, kind: str, sender: str, recipient: str, producer: str | None = None
+    ) -> None:
         """Check that one principal may send another a message of this type.
 
-        A grant lets ``from`` send jobs to ``to``, and ``to`` answer them with starts and results.
+        A grant lets ``from`` send jobs and controls to ``to``, and ``to`` answer with starts, events and results. An
+        operator of the workers' cloud may order a replay of any job that a grant allows.
+
+        Args:
+            type_: The message's type.
+            queue: Its queue.
+            kind: Its kind of job.
+            sender: Who signed it.
+            recipient: Whom it is for.
+            producer: Of a replay: whose job it is.
 
         Raises:
-            NotAuthorised: No grant says so.
+            NotAuthorised: Nothing says so.
         """
-        if type_ == "job":
-            producer, worker = sender, recipient
-        else:
-            producer, worker = recipient, sender
-        allowed = kind in self._granted.get((queue, producer, worker), ())
+        match type_:
+            case "job" | "control":
+                allowed = kind in self._granted.get((queue, sender, recipient), ())
+            case "result" | "start" | "event":
+                allowed = kind in self._granted.get((queue, recipient, sender), ())
+            case "replay":
+                operator, worker = self.peer(sender), self.peer(recipient)
+                allowed = (operator.role, operator.cloud) == (Role.OPERATOR, worker.cloud)
+                allowed = allowed and kind in self._granted.get((queue, producer, recipient), ())
+            case _:
+                allowed = False
         if not allowed:
             raise NotAuthorised(f"the trust bundle does not let its sender send this {type_} on queue {queue}")
 

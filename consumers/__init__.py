@@ -23,7 +23,8 @@ if getattr(bridge, "HOME", None) is None:
 
 from bridge.job import Content, Kind
 from consumers.handlers import Job
-from consumers.verdict import Reject, Retry
+from consumers.limits import Backoff
+from consumers.verdict import Reject, Retry, Snooze
 from consumers.worker import Worker
 
-__all__ = ["Content", "Job", "Kind", "Reject", "Retry", "Worker"]
+__all__ = ["Backoff", "Content", "Job", "Kind", "Reject", "Retry", "Snooze", "Worker"]

@@ -1,4 +1,4 @@
-"""One delivery to one verdict: what it is, whether it may run, and what its handler made of it.
+"""One delivery to one verdict: what it is, whether it may run now, and which attempt it is.
 
 The order is the security of it: nothing private is used, and no handler runs, before author, signature, authority and
 subject have been checked; and what may have run before is looked up at the fence before it runs.
@@ -6,13 +6,6 @@ subject have been checked; and what may have run before is looked up at the fenc
 
 from __future__ import annotations
 
-import asyncio
-import contextvars
-import inspect
-import random
-import time
-from concurrent.futures import Executor as ThreadPool
-from dataclasses import dataclass
 from typing import Final, Literal
 
 import structlog
@@ -21,15 +14,15 @@ from bridge import subjects
 from bridge.clock import now_ms
 from bridge.core import Core, check_time
 from bridge.envelope import Authenticated, Draft, Opener, Sealer
-from bridge.errors import Expired, FromTheFuture, InvalidArguments, Refusal, TransportError, WrongSubject
-from bridge.fence import RESEND_HEADER, authenticate_answer
+from bridge.errors import Expired, FromTheFuture, Refusal, TransportError, WrongSubject
+from bridge.fence import authenticate_answer
 from bridge.identity import QueueSettings
-from bridge.job import decode, encode
-from bridge.signals import NO_SPAN, Operation, Signals, Span, about, metrics
-from bridge.subjects import JobKey
 from bridge.transport import Delivery, Transport
-from consumers.handlers import Handler, Handlers, Job, moment
-from consumers.verdict import Answered, Done, Park, Poisoned, Reject, Retry, TooLate, Verdict
+from consumers.attempt import Attempts
+from consumers.case import Case
+from consumers.handlers import Handlers
+from consumers.limits import Backoff, backoff
+from consumers.verdict import Answered, Park, Poisoned, Reject, TooLate, Verdict, Wait
 
 FUTURE_DELAY_S: Final = 60.0
 """How long a job from the future waits: clocks are put right by people, within minutes."""
@@ -37,48 +30,6 @@ TROUBLE_DELAY_S: Final = 5.0
 """How long a job waits while the local broker does not answer."""
 
 _log = structlog.get_logger(__name__)
-
-
-@dataclass(slots=True)
-class Case:
-    """A delivery whose job is known, and the attempt it has come to."""
-
-    queue: str
-    settings: QueueSettings
-    delivery: Delivery
-    job: Authenticated
-    attempt: int = 0
-    """0 until it starts."""
-    span: Span = NO_SPAN
-    """Of the attempt."""
-
-    @property
-    def parent(self) -> Span | str | None:
-        """What is to be the parent of what is done about it from now on."""
-        return self.span if self.span.traceparent is not None else self.core.traceparent
-
-    @property
-    def core(self) -> Core:
-        """What the producer signed."""
-        return self.job.core
-
-    def hints(self) -> dict[str, str]:
-        """Headers for people on what this attempt leaves behind."""
-        return {
-            **self.core.hints(),
-            "Bunny-Digest": self.job.digest.hex(),
-            "Bunny-Attempt": str(self.attempt),
-        }
-
-    @property
-    def key(self) -> JobKey:
-        """What names the job."""
-        return self.job.core.key
-
-    @property
-    def seen_before(self) -> bool:
-        """Whether the job may have run. Both hints are untrusted, and can only force look-ups."""
-        return self.delivery.delivered > 1 or RESEND_HEADER in self.delivery.message.headers
 
 
 class Judge:
@@ -89,9 +40,8 @@ class Judge:
         sealer: Signs starts.
         transport: The workers' local broker.
         handlers: What to run.
-        threads: Where plain functions run.
+        attempts: Runs them.
         worker: The name of this process, for people.
-        signals: Where measurements and spans go.
     """
 
     def __init__(
@@ -100,17 +50,15 @@ class Judge:
         sealer: Sealer,
         transport: Transport,
         handlers: Handlers,
-        threads: ThreadPool,
+        attempts: Attempts,
         worker: str,
-        signals: Signals,
     ) -> None:
         self._opener = opener
         self._sealer = sealer
         self._transport = transport
         self._handlers = handlers
-        self._threads = threads
+        self._attempts = attempts
         self._worker = worker
-        self._meter, self._tracer = signals.meter, signals.tracer
 
     def admit(self, queue: str, settings: QueueSettings, delivery: Delivery) -> Case:
         """Authenticate a delivery; no private key is used.
@@ -119,11 +67,14 @@ class Judge:
             Refusal: It must not be acted on.
             BundleExpired: Nothing can be said about it.
         """
-        named = subjects.parse_job(delivery.message.subject)
         job = self._opener.authenticate(delivery.message.data, now_ms())
         core = job.core
         # A job moved to another subject would be another job, with a fence of its own.
-        if core.type != "job" or named != (core.key, core.priority) or core.queue != queue:
+        if (
+            core.type != "job"
+            or delivery.message.subject != subjects.of_job(core.key, core.priority, core.not_before > 0)
+            or core.queue != queue
+        ):
             raise WrongSubject("the subject is not the one that the signed core names")
         if core.recipient != settings.workers:
             raise WrongSubject("the job is addressed to other workers than the queue's")
@@ -162,129 +113,42 @@ class Judge:
         except FromTheFuture:
             _log.error("job_from_the_future", queue=case.queue, job=case.core.job, producer=case.core.sender)
             return Park(FUTURE_DELAY_S, "signed ahead of this clock; check both clocks")
+        if (wait := case.core.not_before - now_ms()) > 0:
+            return Wait(wait / 1000)
         handler = self._handlers.get(case.queue, case.core.kind)
         if handler is None:
             return self._unknown_kind(case)
-        if case.seen_before:
+        if case.seen_before or not case.first_counts:
             attempt = await self._last_start(case) + 1
-            if attempt > case.settings.max_attempts:
-                case.attempt = case.settings.max_attempts
+            most = handler.limits.max_attempts or case.settings.max_attempts
+            if attempt > most:
+                case.attempt = most
                 return Reject("its workers stopped during the last attempt", type="AttemptsExhausted")
-            await self._record_start(case, attempt)
+            await self.record_start(case, attempt)
             case.attempt = attempt
         else:
             case.attempt = 1
-        return await self._run(case, handler)
+        return await self._attempts.run(case, handler)
 
     def _unknown_kind(self, case: Case) -> Verdict:
         # Deliveries are counted here: nothing was started, and a worker that knows the kind may be rolling out.
         if case.delivery.delivered >= case.settings.max_attempts:
             return Reject("no worker of the queue has a handler for this kind", type="UnknownKind")
-        return Park(backoff(case.settings, case.delivery.delivered), "no handler for its kind")
-
-    async def _run(self, case: Case, handler: Handler) -> Verdict:
-        try:
-            args = decode(self._opener.open(case.job).content, handler.args)
-        except Refusal as refusal:
-            return Reject(str(refusal), type=refusal.name)
-        except InvalidArguments as error:
-            return Reject(str(error), type="InvalidArguments")
-        core = case.core
-        self._begin(case)
-        structlog.contextvars.bind_contextvars(
-            queue=case.queue,
-            kind=core.kind,
-            job=core.job,
-            attempt=case.attempt,
-            producer=core.sender,
-            traceparent=case.span.traceparent or core.traceparent,
-        )
-        job = Job(
-            queue=case.queue,
-            kind=core.kind,
-            id=core.job,
-            generation=core.generation,
-            producer=core.sender,
-            issued=moment(core.issued),
-            deadline=moment(core.expires),
-            attempt=case.attempt,
-            max_attempts=case.settings.max_attempts,
-            traceparent=case.span.traceparent or core.traceparent,
-        )
-        begun, ended = time.monotonic(), "CancelledError"  # unless it comes to a verdict
-        try:
-            with case.span.current():
-                verdict, ended = await self._outcome(case, handler, (args, job) if handler.takes_job else (args,))
-            return verdict
-        finally:
-            case.span.end(ended)
-            self._meter.time(metrics.RUN_TIME, time.monotonic() - begun, case.queue, core.kind)
-
-    async def _outcome(self, case: Case, handler: Handler, arguments: tuple[object, ...]) -> tuple[Verdict, str]:
-        """Run a handler: the verdict, and the name of what it raised."""
-        try:
-            value = await self._call(handler, arguments)
-        except Reject as reject:
-            return reject, "Reject"
-        except Retry as retry:
-            return self._again(case, retry.after, "Retry", retry.reason), "Retry"
-        except asyncio.CancelledError:
-            task = asyncio.current_task()
-            if task is not None and task.cancelling():
-                raise
-            return self._again(case, None, "CancelledError", "the handler was cancelled from within"), "CancelledError"
-        except (Exception, SystemExit) as error:
-            _log.warning("attempt_failed", exc_info=error)
-            return self._again(case, None, type(error).__name__, _text(error)), type(error).__name__
-        try:
-            return Done(encode(value)), ""
-        except InvalidArguments as error:
-            return Reject(str(error), type="InvalidResult"), "InvalidResult"
-
-    def _begin(self, case: Case) -> None:
-        """Tell how long the job has waited, and start the span of its attempt."""
-        core, now = case.core, now_ms()
-        issued = min(core.issued, now)  # by the producer's clock, which may be a little ahead
-        self._meter.time(metrics.QUEUE_TIME, (now - issued) / 1000, case.queue, core.kind)
-        if core.traceparent is None:
-            return
-        seen = about(
-            case.queue,
-            core.kind,
-            core.job,
-            {"bunny.attempt": case.attempt, "messaging.consumer.group.name": case.settings.workers},
-        )
-        destination = f"jobs.{case.queue}"
-        if case.attempt == 1:  # what a later one has waited for is the backoff
-            self._tracer.start(Operation.RECEIVE, destination, seen, parent=core.traceparent, start_ms=issued).end()
-        case.span = self._tracer.start(Operation.PROCESS, destination, seen, parent=core.traceparent)
-
-    async def _call(self, handler: Handler, arguments: tuple[object, ...]) -> object:
-        if handler.is_async:
-            value = handler.function(*arguments)
-        else:
-            context = contextvars.copy_context()
-            loop = asyncio.get_running_loop()
-            value = await loop.run_in_executor(self._threads, context.run, handler.function, *arguments)
-        return await value if inspect.isawaitable(value) else value
-
-    def _again(self, case: Case, after: float | None, type_: str, message: str) -> Verdict:
-        if case.attempt >= case.settings.max_attempts:
-            return Reject(message, type=type_)
-        return Retry(after if after is not None else backoff(case.settings, case.attempt))
+        return Park(backoff(Backoff.of(case.settings), case.delivery.delivered), "no handler for its kind")
 
     async def _last_start(self, case: Case) -> int:
-        """The attempt that was last recorded; the first delivery counts as one and records nothing."""
+        """The attempt that was last recorded; a first delivery that counts as one records nothing."""
         message = await self._transport.lookup(subjects.starts_stream(case.queue), subjects.start(case.key))
         if message is None:
-            return 1
+            return int(case.first_counts)
         try:
             return self._answer(case, message.data, "start").core.attempt
         except Refusal as refusal:
             _log.error("start_refused", queue=case.queue, job=case.core.job, refusal=refusal.name)
             return case.delivery.delivered - 1
 
-    async def _record_start(self, case: Case, attempt: int) -> None:
+    async def record_start(self, case: Case, attempt: int) -> None:
+        """Say that this is the given attempt, for whoever gets the job next."""
         now = now_ms()
         core = Core(
             type="start",
@@ -309,18 +173,3 @@ class Judge:
         return authenticate_answer(
             self._opener, data, type_, case.key, case.job.digest, case.settings.workers, now_ms()
         )
-
-
-def _text(error: BaseException) -> str:
-    try:
-        return str(error)
-    except Exception:  # the exception is the user's own class
-        return ""
-
-
-def backoff(settings: QueueSettings, attempt: int) -> float:
-    """Seconds to wait after the given attempt failed, with jitter."""
-    # The exponent is bounded, since a float overflows where the maximum has long been reached.
-    ms = min(settings.backoff_initial_ms * settings.backoff_factor ** min(attempt - 1, 64), settings.backoff_max_ms)
-    spread = settings.backoff_jitter
-    return ms / 1000 * random.uniform(1 - spread, 1 + spread)  # noqa: S311  # spreads load; nothing secret

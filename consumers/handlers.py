@@ -5,14 +5,16 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
 
 from bridge.errors import ConfigurationError
 from bridge.job import Kind
+from consumers.limits import Limits
 
 Function = Callable[..., Any]
+_NONE: Final = Limits()
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +53,7 @@ class Handler:
     """The annotation of its first parameter: what the arguments are decoded to."""
     takes_job: bool
     is_async: bool
+    limits: Limits = field(default_factory=Limits)
 
 
 class Handlers:
@@ -59,7 +62,9 @@ class Handlers:
     def __init__(self) -> None:
         self._handlers: dict[tuple[str, str], Handler] = {}
 
-    def add(self, queue: str, kind: str, function: Function, contract: Kind[Any, Any] | None = None) -> None:
+    def add(
+        self, queue: str, kind: str, function: Function, contract: Kind[Any, Any] | None = None, limits: Limits = _NONE
+    ) -> None:
         """Register ``function``.
 
         Raises:
@@ -74,7 +79,7 @@ class Handlers:
             raise ConfigurationError(
                 f"{name}: takes {_type_name(handler.args)}, but its Kind says {_type_name(contract.args)}"
             )
-        self._handlers[queue, kind] = handler
+        self._handlers[queue, kind] = replace(handler, limits=limits)
 
     def get(self, queue: str, kind: str) -> Handler | None:
         """The handler of a kind, or None."""

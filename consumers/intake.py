@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
@@ -21,6 +22,7 @@ from bridge.trust import Trust
 from consumers.execute import Judge
 from consumers.lease import Lease
 from consumers.settle import Settler
+from consumers.slots import WEIGHTS, Slots
 
 TRUST_CHECK_S: Final = 60.0
 """The longest between two looks at the trust bundle's expiry: a clock may be set."""
@@ -32,9 +34,11 @@ _log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Lane:
-    """One queue that is served."""
+    """One consumer of a queue that is served: a priority, or the jobs with a time."""
 
     queue: str
+    name: str
+    weight: int
     settings: QueueSettings
     pull: Pull
     lease: Lease
@@ -43,15 +47,15 @@ class Lane:
 class Intake:
     """The slots of one worker process, shared by its queues.
 
-    Every queue is granted as many deliveries as there are slots, and ``prefetch`` more; one that is settled is
-    replaced by one more. What is held is leased, whether it runs or waits for a slot.
+    Every lane is granted as many deliveries as there are slots, and ``prefetch`` more; one that is settled is
+    replaced by one more. What is held is leased, whether it runs or waits for a slot; slots go by weight.
 
     Args:
         judge: Decides.
         settler: Carries out.
         transport: The workers' local broker.
         concurrency: Slots.
-        prefetch: Deliveries held of each queue beyond the slots.
+        prefetch: Deliveries held of each lane beyond the slots.
         drain_timeout: Seconds that running jobs may take to finish at the end.
         meter: Where measurements go.
     """
@@ -74,7 +78,7 @@ class Intake:
         self._credit = concurrency + prefetch
         self._drain_timeout = drain_timeout
         self._meter = meter
-        self._slots = asyncio.Semaphore(concurrency)
+        self._slots = Slots(concurrency)
         self._stopping = asyncio.Event()
         self._reason: BridgeError | None = None
         self._waiting: dict[asyncio.Task[None], Delivery] = {}
@@ -106,14 +110,10 @@ class Intake:
             background = [group.create_task(self._watch(trust), name="trust-watch")]
             lanes, takers = [], []
             for queue, settings in queues.items():
-                stream, consumer = subjects.jobs_stream(queue), subjects.jobs_consumer(pool, subjects.PRIORITIES[0])
-                home = None if settings.home == cloud else settings.home
-                pull = self._transport.pull(stream, consumer, cloud=home)
-                lost = partial(self._meter.count, metrics.LOST_LEASES, queue)
-                lane = Lane(queue, settings, pull, Lease(self._transport, settings.ack_wait_ms / 1000, lost))
-                lanes.append(lane)
-                background.append(group.create_task(lane.lease.keep(), name=f"lease-{queue}"))
-                takers.append(group.create_task(self._take(lane, group), name=f"take-{queue}"))
+                for lane in self._lanes(queue, settings, pool, cloud):
+                    lanes.append(lane)
+                    background.append(group.create_task(lane.lease.keep(), name=f"lease-{lane.name}"))
+                    takers.append(group.create_task(self._take(lane, group), name=f"take-{lane.name}"))
             unwatch = self._meter.watch(lambda: self._now(lanes))
             try:
                 await self._stopping.wait()
@@ -128,12 +128,24 @@ class Intake:
         if self._reason is not None:
             raise self._reason
 
+    def _lanes(self, queue: str, settings: QueueSettings, pool: str, cloud: str) -> Iterator[Lane]:
+        home = None if settings.home == cloud else settings.home
+        jobs = subjects.jobs_stream(queue)
+        consumers = [(jobs, subjects.jobs_consumer(pool, priority), WEIGHTS[priority]) for priority in WEIGHTS]
+        consumers.append((subjects.delayed_stream(queue), pool, WEIGHTS["normal"]))
+        for stream, consumer, weight in consumers:
+            lost = partial(self._meter.count, metrics.LOST_LEASES, queue)
+            lease = Lease(self._transport, settings.ack_wait_ms / 1000, lost)
+            pull = self._transport.pull(stream, consumer, cloud=home)
+            yield Lane(queue, f"{stream}-{consumer}", weight, settings, pull, lease)
+
     def _now(self, lanes: list[Lane]) -> list[Sample]:
+        by_queue = {queue: [lane for lane in lanes if lane.queue == queue] for queue in {each.queue for each in lanes}}
         return [
             (metrics.SLOTS, (), self._concurrency),
             (metrics.IN_FLIGHT, (), len(self._running)),
-            *((metrics.HELD, (lane.queue,), len(lane.lease)) for lane in lanes),
-            *((metrics.PULLS, (lane.queue,), lane.pull.answered) for lane in lanes),
+            *((metrics.HELD, (queue,), sum(len(each.lease) for each in of)) for queue, of in by_queue.items()),
+            *((metrics.PULLS, (queue,), sum(each.pull.answered for each in of)) for queue, of in by_queue.items()),
         ]
 
     async def _take(self, lane: Lane, group: asyncio.TaskGroup) -> None:
@@ -155,7 +167,8 @@ class Intake:
         assert task is not None  # noqa: S101  # for the type checker: a coroutine runs in a task
         try:
             async with contextlib.AsyncExitStack() as slot:
-                await slot.enter_async_context(self._slots)
+                await self._slots.take(lane.name, lane.weight)
+                slot.callback(self._slots.give)
                 self._running[task] = self._waiting.pop(task)
                 await self._execute(lane, delivery, slot)
                 del self._running[task]

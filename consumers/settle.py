@@ -6,6 +6,7 @@ Storing is tried until it is known to have happened, while the lease is kept: an
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 import secrets
 from typing import Final
@@ -29,8 +30,9 @@ from bridge.job import Content, Failure, Status, encode
 from bridge.signals import NO_SPAN, Operation, Signals, Span, about, metrics
 from bridge.transport import Delivery, Transport
 from bridge.trust import Trust
-from consumers.execute import TROUBLE_DELAY_S, Case, Judge
-from consumers.verdict import Answered, Done, Park, Poisoned, Reject, Retry, TooLate, Verdict
+from consumers.case import Case
+from consumers.execute import TROUBLE_DELAY_S, Judge
+from consumers.verdict import Answered, Done, Park, Poisoned, Reject, Retry, Snooze, TooLate, Verdict, Wait
 
 MAX_MESSAGE_CHARS: Final = 1000
 """Of a failure's text: enough for a sentence and a place, too little for a document that an exception quotes."""
@@ -47,6 +49,8 @@ _OUTCOMES: Final[dict[type[Verdict], str]] = {
     Answered: "answered",
     Poisoned: "poisoned",
     Retry: "retried",
+    Snooze: "snoozed",
+    Wait: "waiting",
     Park: "parked",
 }
 """As metrics and spans name them; what is refused has a metric of its own."""
@@ -141,6 +145,13 @@ class Settler:
                 delay = verdict.after or 0.0
                 log.info("job_retried", seconds=round(delay, 1))
                 self._meter.count(metrics.RETRIES, case.queue, case.core.kind)
+                await self._transport.nak(case.delivery, delay)
+            case Snooze():
+                log.info("job_snoozed", seconds=round(verdict.after, 1))
+                with contextlib.suppress(TransportError):  # then it counts: one too many is what is promised
+                    await self._judge.record_start(case, case.attempt - 1)
+                await self._transport.nak(case.delivery, verdict.after)
+            case Wait(delay):
                 await self._transport.nak(case.delivery, delay)
             case Park(delay, reason):
                 log.warning("job_parked", seconds=round(delay, 1), reason=reason)

@@ -13,10 +13,12 @@ verdict     dead letter  result             the delivery is then
 `Poisoned`  yes          a forgery stands   acked
 `Refused`   no           none, ever         acked; kept in REFUSED
 `Retry`     no           none yet           nak'd; counts
+`Snooze`    no           none yet           nak'd; does not count
+`Wait`      no           none yet           nak'd until its time
 `Park`      no           none yet           nak'd; does not count
 ==========  ===========  =================  ========================
 
-`Retry` and `Reject` are exceptions too, so that a handler can raise them.
+`Retry`, `Snooze` and `Reject` are exceptions too, so that a handler can raise them.
 """
 
 from __future__ import annotations
@@ -40,6 +42,18 @@ class Retry(Exception):
         self.after = after.total_seconds() if isinstance(after, timedelta) else after
         self.reason = reason
         super().__init__(reason)
+
+
+class Snooze(Exception):
+    """Later, and it does not count: raise it in a handler that cannot work now through no fault of the job.
+
+    Args:
+        after: Seconds until the same attempt is made again.
+    """
+
+    def __init__(self, after: float | timedelta) -> None:
+        self.after = after.total_seconds() if isinstance(after, timedelta) else after
+        super().__init__(f"in {self.after:g} s")
 
 
 class Reject(Exception):
@@ -94,4 +108,11 @@ class Park:
     reason: str = field(default="")
 
 
-Verdict = Done | Reject | TooLate | Answered | Poisoned | Refused | Retry | Park
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Its signed ``not_before`` has not come: back in ``delay`` seconds."""
+
+    delay: float
+
+
+Verdict = Done | Reject | TooLate | Answered | Poisoned | Refused | Retry | Snooze | Wait | Park

@@ -24,9 +24,11 @@ from bridge.signals import Signals, signalling
 from bridge.transport import Transport
 from bridge.trust import Trust
 from consumers import process
+from consumers.attempt import Attempts
 from consumers.execute import Judge
 from consumers.handlers import Function, Handlers, Job
 from consumers.intake import Intake
+from consumers.limits import Backoff, Limits
 from consumers.settle import Settler
 
 if TYPE_CHECKING:
@@ -99,27 +101,66 @@ class Worker:
     # --- what it does ------------------------------------------------------------------------------
 
     @overload
-    def handler(self, queue: Kind[A, R], /) -> _Register[A, R]: ...
+    def handler(
+        self,
+        queue: Kind[A, R],
+        /,
+        *,
+        max_attempts: int | None = None,
+        backoff: Backoff | None = None,
+        timeout: float | timedelta | None = None,
+        final: tuple[type[BaseException], ...] = (),
+    ) -> _Register[A, R]: ...
     @overload
-    def handler(self, queue: str, kind: str, /) -> Callable[[F], F]: ...
+    def handler(
+        self,
+        queue: str,
+        kind: str,
+        /,
+        *,
+        max_attempts: int | None = None,
+        backoff: Backoff | None = None,
+        timeout: float | timedelta | None = None,
+        final: tuple[type[BaseException], ...] = (),
+    ) -> Callable[[F], F]: ...
 
-    def handler(self, queue: str | Kind[Any, Any], kind: str = "", /) -> Any:
+    def handler(
+        self,
+        queue: str | Kind[Any, Any],
+        kind: str = "",
+        /,
+        *,
+        max_attempts: int | None = None,
+        backoff: Backoff | None = None,
+        timeout: float | timedelta | None = None,
+        final: tuple[type[BaseException], ...] = (),
+    ) -> Any:
         """Register a function for a kind of job, as ``(queue, kind)`` or a typed `Kind`.
 
         The function takes the arguments, decoded to its annotation, and the `Job` if it has a second parameter;
-        what it returns is the result. A plain function runs in a thread. Raise `Retry` or `Reject` to decide;
-        any other exception is tried again with the queue's backoff.
+        what it returns is the result. A plain function runs in a thread. Raise `Retry`, `Snooze` or `Reject` to
+        decide; any other exception is tried again after the backoff, unless it is final.
+
+        Args:
+            queue: The queue's name, or the typed contract.
+            kind: The kind's name; not with a contract.
+            max_attempts: Instead of the queue's.
+            backoff: Instead of the queue's.
+            timeout: Seconds from the start of an attempt to its end; the attempt fails with ``HandlerTimeout``. A job's
+                deadline ends it in any case. A plain function cannot be stopped: its thread goes on, unheeded.
+            final: Exceptions that trying again does not mend.
 
         Raises:
-            ConfigurationError: The function is no handler, or the kind has one.
+            ConfigurationError: The function is no handler, a limit cannot be, or the kind has a handler.
         """
         if not isinstance(queue, (str, Kind)) or (isinstance(queue, str) and not kind):
             raise ConfigurationError("a handler is registered as @worker.handler(queue, kind), or with a Kind")
+        limits = Limits(max_attempts, backoff, timeout, final)
         contract = queue if isinstance(queue, Kind) else None
         queue, kind = (queue.queue, queue.name) if isinstance(queue, Kind) else (queue, kind)
 
         def register(function: F) -> F:
-            self._handlers.add(queue, kind, function, contract)
+            self._handlers.add(queue, kind, function, contract, limits)
             return function
 
         return register
@@ -180,7 +221,8 @@ class Worker:
         threads = ThreadPoolExecutor(self.concurrency, thread_name_prefix="handler")
         try:
             queues = self._queues(connection)
-            judge = Judge(opener, sealer, transport, self._handlers, threads, worker, signals)
+            attempts = Attempts(opener, threads, signals)
+            judge = Judge(opener, sealer, transport, self._handlers, attempts, worker)
             settler = Settler(judge, sealer, trust, transport, worker, signals)
             self._intake = Intake(
                 judge,

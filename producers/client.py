@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
-from datetime import timedelta
+from datetime import datetime, timedelta
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, cast, overload
@@ -25,6 +25,7 @@ from bridge.trust import Trust
 from producers.handle import Handle
 from producers.inbox import Inbox
 from producers.outbox import Outbox, Parcel
+from producers.terms import Priority, Terms
 
 if TYPE_CHECKING:
     from opentelemetry.trace import TracerProvider
@@ -129,6 +130,9 @@ class Producer:
         /,
         *,
         deadline: float | timedelta | None = None,
+        priority: Priority = "normal",
+        delay: float | timedelta | None = None,
+        at: datetime | None = None,
         timeout: float = SUBMIT_TIMEOUT_S,
     ) -> Handle[R]: ...
     @overload
@@ -140,6 +144,9 @@ class Producer:
         /,
         *,
         deadline: float | timedelta | None = None,
+        priority: Priority = "normal",
+        delay: float | timedelta | None = None,
+        at: datetime | None = None,
         timeout: float = SUBMIT_TIMEOUT_S,
     ) -> Handle[Any]: ...
 
@@ -151,6 +158,9 @@ class Producer:
         /,
         *,
         deadline: float | timedelta | None = None,
+        priority: Priority = "normal",
+        delay: float | timedelta | None = None,
+        at: datetime | None = None,
         timeout: float = SUBMIT_TIMEOUT_S,
     ) -> Handle[Any]:
         """Store one job, as ``submit(queue, kind, args)`` or ``submit(Kind(...), args)``.
@@ -159,7 +169,11 @@ class Producer:
             queue: The queue's name, or the typed contract.
             kind: The kind's name; with a contract, the arguments.
             args: A pydantic model, a dataclass, a JSON value or bytes.
-            deadline: Seconds after which the job is no longer started; by default the queue's.
+            deadline: Seconds after which the job is no longer started nor let run; by default the queue's. They count
+                from when it may start.
+            priority: ``high`` before ``normal`` before ``low``, by weight: low never starves.
+            delay: Seconds before it may start.
+            at: When it may start, with a time zone; instead of ``delay``.
             timeout: Seconds to try; the same bytes are sent again while no PubAck comes.
 
         Returns:
@@ -175,7 +189,7 @@ class Producer:
         contract, value = _split(queue, kind, args)
         self._outbox.settings(contract)
         await self._ready(contract.queue, timeout)
-        (parcel,) = self._outbox.seal(contract, [value], deadline)
+        (parcel,) = self._outbox.seal(contract, [value], Terms(deadline, priority, delay, at))
         if isinstance(parcel, BridgeError):
             raise parcel
         return await self._store(parcel, contract, timeout)
@@ -188,6 +202,9 @@ class Producer:
         /,
         *,
         deadline: float | timedelta | None = None,
+        priority: Priority = "normal",
+        delay: float | timedelta | None = None,
+        at: datetime | None = None,
         timeout: float = SUBMIT_TIMEOUT_S,
         window: int = WINDOW,
     ) -> list[Handle[R] | BridgeError]: ...
@@ -200,6 +217,9 @@ class Producer:
         /,
         *,
         deadline: float | timedelta | None = None,
+        priority: Priority = "normal",
+        delay: float | timedelta | None = None,
+        at: datetime | None = None,
         timeout: float = SUBMIT_TIMEOUT_S,
         window: int = WINDOW,
     ) -> list[Handle[Any] | BridgeError]: ...
@@ -212,6 +232,9 @@ class Producer:
         /,
         *,
         deadline: float | timedelta | None = None,
+        priority: Priority = "normal",
+        delay: float | timedelta | None = None,
+        at: datetime | None = None,
         timeout: float = SUBMIT_TIMEOUT_S,
         window: int = WINDOW,
     ) -> list[Handle[Any] | BridgeError]:
@@ -221,7 +244,10 @@ class Producer:
             queue: As `submit`.
             kind: As `submit`; with a contract, the iterable of arguments.
             args: The arguments of each job, read as they are needed.
-            deadline: As `submit`, for each job.
+            deadline: As `submit`, for each job; so are ``priority``, ``delay`` and ``at``.
+            priority: As `submit`.
+            delay: As `submit`.
+            at: As `submit`.
             timeout: As `submit`, for each job.
             window: Jobs that await their PubAck at once.
 
@@ -233,6 +259,7 @@ class Producer:
         """
         contract, values = _split(queue, kind, args)
         self._outbox.settings(contract)
+        terms = Terms(deadline, priority, delay, at)
         outcomes: list[Handle[Any] | BridgeError] = []
         free = asyncio.Semaphore(window)
 
@@ -249,7 +276,7 @@ class Producer:
             while batch := list(islice(rest, min(BATCH, window))):
                 try:
                     await self._ready(contract.queue, timeout)
-                    jobs = self._outbox.seal(contract, batch, deadline)
+                    jobs = self._outbox.seal(contract, batch, terms)
                 except BridgeError as error:
                     outcomes.extend([error] * len(batch))
                     continue

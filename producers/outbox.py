@@ -6,12 +6,11 @@ import asyncio
 import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import Any, Final, TypeVar
 
 from bridge import subjects
 from bridge.clock import now_ms
-from bridge.core import MAX_LIFETIME_MS, Core
+from bridge.core import Core
 from bridge.envelope import Draft, Sealed, Sealer
 from bridge.errors import (
     BridgeError,
@@ -19,7 +18,6 @@ from bridge.errors import (
     PayloadTooLarge,
     PublishTimeout,
     SubjectTaken,
-    UsageError,
 )
 from bridge.fence import RESEND_HEADER
 from bridge.identity import Connection, Identity, QueueSettings
@@ -27,11 +25,11 @@ from bridge.job import Content, Kind, encode
 from bridge.signals import NO_SPAN, Operation, Signals, Span, about, metrics
 from bridge.transport import Transport
 from bridge.trust import Trust
+from producers.terms import Terms, Times
 
 PUBLISH_TIMEOUT_S: Final = 5.0
 """How long one PubAck is waited for before the same bytes are sent again."""
 
-_PRIORITY: Final = "normal"
 _E = TypeVar("_E", bound=BaseException)
 
 
@@ -86,9 +84,7 @@ class Outbox:
             )
         return settings
 
-    def seal(
-        self, kind: Kind[Any, Any], batch: Sequence[object], deadline: float | timedelta | None
-    ) -> list[Parcel | BridgeError]:
+    def seal(self, kind: Kind[Any, Any], batch: Sequence[object], terms: Terms) -> list[Parcel | BridgeError]:
         """Seal one job for each of ``batch`` under one signature; what cannot be sealed is its error, in its place.
 
         Raises:
@@ -98,7 +94,7 @@ class Outbox:
         self._trust.check(now)
         self._trust.authorise("job", kind.queue, kind.name, self._name, settings.workers)
         recipients = (self._trust.peer(settings.workers).kem_key(now),)
-        expires = now + _lifetime_ms(deadline, settings)
+        when = terms.times(now, settings)
         outcomes: list[Parcel | BridgeError] = []
         drafts: list[tuple[Draft, Span]] = []
         for args in batch:
@@ -107,7 +103,7 @@ class Outbox:
             except BridgeError as error:
                 outcomes.append(self._refused(kind.queue, kind.name, NO_SPAN, error))
                 continue
-            core, span = self._begin(kind, settings, now, expires)
+            core, span = self._begin(kind, settings, now, when, terms.priority)
             drafts.append((Draft(core, recipients, content), span))
             outcomes.append(_PENDING)
         sealed = iter(self._seal(drafts, now))
@@ -134,7 +130,9 @@ class Outbox:
 
     async def _store(self, sealed: Sealed, clock: Callable[[], float], give_up: float) -> None:
         core = sealed.core
-        stream, subject = subjects.jobs_stream(core.queue), subjects.job(core.key, core.priority)
+        later = core.not_before > 0
+        stream = subjects.delayed_stream(core.queue) if later else subjects.jobs_stream(core.queue)
+        subject = subjects.of_job(core.key, core.priority, later)
         headers = {**core.hints(), "Bunny-Digest": sealed.digest.hex()}
         if core.traceparent is not None:
             headers["traceparent"] = core.traceparent
@@ -161,7 +159,9 @@ class Outbox:
         self._meter.count(metrics.NOT_SUBMITTED, queue, kind, name)
         return error
 
-    def _begin(self, kind: Kind[Any, Any], settings: QueueSettings, issued: int, expires: int) -> tuple[Core, Span]:
+    def _begin(
+        self, kind: Kind[Any, Any], settings: QueueSettings, issued: int, when: Times, priority: str
+    ) -> tuple[Core, Span]:
         n = self._counters[kind.queue] = self._counters.get(kind.queue, 0) + 1
         job = f"{self.session}.{n}"
         span = self._tracer.start(Operation.SEND, f"jobs.{kind.queue}", about(kind.queue, kind.name, job))
@@ -175,8 +175,9 @@ class Outbox:
             sender_kid=b"",
             recipient=settings.workers,
             issued=issued,
-            expires=expires,
-            priority=_PRIORITY,
+            expires=when.expires,
+            not_before=when.not_before,
+            priority=priority,
             traceparent=span.traceparent,
         )
         return core, span
@@ -205,16 +206,3 @@ def _content(args: object, kind: Kind[Any, Any], settings: QueueSettings) -> Con
             f"arguments of {len(content.body)} bytes; queue {kind.queue!r} takes {settings.max_payload} (max_payload)"
         )
     return content
-
-
-def _lifetime_ms(deadline: float | timedelta | None, settings: QueueSettings) -> int:
-    if deadline is None:
-        return settings.deadline_ms
-    seconds = deadline.total_seconds() if isinstance(deadline, timedelta) else deadline
-    # Beyond the results' lifetime the fence would be gone before the job is, and it could run twice.
-    limit = min(MAX_LIFETIME_MS, settings.result_ttl_ms)
-    if not 0 < seconds * 1000 < limit:
-        raise UsageError(
-            f"a deadline of {seconds:g} s; it must be above 0 and below {limit // 1000} s, the queue's result_ttl"
-        )
-    return max(int(seconds * 1000), 1)

@@ -30,7 +30,8 @@ class Crossing:
 def crossings(policy: Policy) -> tuple[Crossing, ...]:
     """What crosses for all queues: pulls and acks to the producers' cloud, results home from the workers'.
 
-    And what the agents of both clouds tell each other, where each has one.
+    What producers ask of jobs under way, and what workers tell of them, flow as they are said; and so does what the
+    agents of both clouds tell each other, where each has one.
     """
     found: list[Crossing] = []
     for name in sorted(policy.queues):
@@ -41,6 +42,18 @@ def crossings(policy: Policy) -> tuple[Crossing, ...]:
             pull = (subjects.next_message(jobs, consumer), subjects.next_message(jobs, consumer, queue.home))
             found.append(Crossing(queue.home, "service", *pull, responses=True))
             found += [Crossing(queue.home, "service", a, a) for a in subjects.acks(jobs, consumer, queue.home)]
+        delayed = subjects.delayed_stream(name)
+        pull = (
+            subjects.next_message(delayed, queue.workers),
+            subjects.next_message(delayed, queue.workers, queue.home),
+        )
+        found.append(Crossing(queue.home, "service", *pull, responses=True))
+        found += [Crossing(queue.home, "service", a, a) for a in subjects.acks(delayed, queue.workers, queue.home)]
+        asked = subjects.control_stream(name)
+        get = (subjects.api_call("DIRECT.GET", asked), subjects.api_call("DIRECT.GET", asked, cloud=queue.home))
+        found.append(Crossing(queue.home, "service", *get, responses=True))
+        found.append(Crossing(queue.home, "stream", subjects.any_control(name), subjects.any_control(name)))
+        found.append(Crossing(queue.work, "stream", subjects.any_event(name), subjects.any_event(name)))
         home = subjects.home_subject(name)
         reset = ("CONSUMER.RESET", results, subjects.HOME_CONSUMER)
         reset_here, reset_there = subjects.api_call(*reset), subjects.api_call(*reset, cloud=queue.work)

@@ -73,8 +73,10 @@ def grants(policy: Policy, identity: IdentityEntry) -> tuple[Grant, ...]:
                     found += _producer(queue, identity.name)
                 if identity.name == queue.workers:
                     found += _worker(queue)
-        case Role.INSPECTOR | Role.OPERATOR:
+        case Role.INSPECTOR:
             found += _inspector(policy, identity.cloud)
+        case Role.OPERATOR:
+            found += [*_inspector(policy, identity.cloud), *_operator(policy, identity.cloud)]
         case Role.PROVISIONER:
             found += _provisioner(policy, identity.cloud)
         case Role.SYSTEM:
@@ -108,15 +110,18 @@ def link_permissions(policy: Policy, crossing: tuple[Crossing, ...]) -> Permissi
 def _producer(queue: Queue, me: str) -> list[Grant]:
     name = queue.name
     mine = [subjects.any_job(name, priority, me) for priority in subjects.PRIORITIES]
+    later = subjects.any_delayed(name, me)
     return [
-        *_publish(queue.home, mine),
+        *_publish(queue.home, [*mine, later, subjects.any_control(name, me)]),
         *_publish(
             queue.home,
             [
                 subjects.direct_get(subjects.results_stream(name), subjects.any_result(name, me)),
                 *(subjects.direct_get(subjects.jobs_stream(name), subject) for subject in mine),
+                subjects.direct_get(subjects.delayed_stream(name), later),
             ],
         ),
+        Grant("subscribe", subjects.any_event(name, me), queue.work),
         Grant("subscribe", subjects.done_of_producer(name, me), queue.home),
     ]
 
@@ -125,11 +130,14 @@ def _worker(queue: Queue) -> list[Grant]:
     name, jobs = queue.name, subjects.jobs_stream(queue.name)
     found: list[Grant] = []
     for priority in subjects.PRIORITIES:
-        consumer = subjects.jobs_consumer(queue.workers, priority)
-        pull = subjects.next_message(jobs, consumer, queue.home)
-        found.append(Grant("publish", pull, queue.home, responses=True))
-        found += _publish(queue.home, subjects.acks(jobs, consumer, queue.home))
+        found += _pull(jobs, subjects.jobs_consumer(queue.workers, priority), queue.home, queue.work)
+    found += _pull(subjects.delayed_stream(name), queue.workers, queue.home, queue.work)
+    found += _pull(subjects.replay_stream(name), queue.workers, queue.work, queue.work)
+    asked = subjects.api_call("DIRECT.GET", subjects.control_stream(name), cloud=queue.home)
+    found.append(Grant("publish", asked, queue.home, responses=True))
+    found.append(Grant("subscribe", subjects.any_control(name), queue.home))
     local = [
+        subjects.any_event(name),
         subjects.any_result(name),
         subjects.any_start(name),
         subjects.any_dead(name),
@@ -138,6 +146,22 @@ def _worker(queue: Queue) -> list[Grant]:
         subjects.direct_get(subjects.starts_stream(name), subjects.any_start(name)),
     ]
     return [*found, *_publish(queue.work, local)]
+
+
+def _pull(stream: str, consumer: str, cloud: str, here: str) -> list[Grant]:
+    """Pull from a consumer of a cloud, called from another or from itself, and settle what it delivers."""
+    pull = subjects.next_message(stream, consumer, None if cloud == here else cloud)
+    return [Grant("publish", pull, cloud, responses=True), *_publish(cloud, subjects.acks(stream, consumer, cloud))]
+
+
+def _operator(policy: Policy, cloud: str) -> list[Grant]:
+    """What an inspector may, and to order replays and drop dead letters of the queues worked in its cloud."""
+    found: list[Grant] = []
+    for name, queue in sorted(policy.queues.items()):
+        if queue.work == cloud:
+            drop = api_call("STREAM.MSG.DELETE", subjects.dead_stream(name))
+            found += _publish(cloud, [subjects.any_replay(name), drop])
+    return found
 
 
 def _inspector(policy: Policy, cloud: str) -> list[Grant]:

@@ -49,10 +49,12 @@ def plan(policy: Policy, cloud: str) -> Config:
     consumers: list[Config] = []
     for queue in queues:
         if queue.work == cloud:
-            streams += [_outbox(queue), _starts(queue), _dead(queue), _refused(queue)]
+            streams += [_outbox(queue), _starts(queue), _dead(queue), _refused(queue), _replay(queue)]
+            consumers.append({"stream": subjects.replay_stream(queue.name), "config": _replay_consumer(queue)})
             consumers.append({"stream": subjects.results_stream(queue.name), "config": _home_consumer(queue)})
         if queue.home == cloud:
-            streams += [_jobs(queue), _home(queue, policy.max_outage_ms)]
+            streams += [_jobs(queue), _delayed(queue), _control(queue), _home(queue, policy.max_outage_ms)]
+            consumers.append({"stream": subjects.delayed_stream(queue.name), "config": _delayed_consumer(queue)})
             consumers += [
                 {"stream": subjects.jobs_stream(queue.name), "config": _jobs_consumer(queue, priority)}
                 for priority in subjects.PRIORITIES
@@ -80,6 +82,47 @@ def _jobs(queue: Queue) -> Config:
         max_msgs=queue.max_pending,
         max_bytes=queue.max_bytes,
         metadata=thresholds.stored_jobs(queue),
+        **_FENCED,
+        **_KEPT,
+    )
+
+
+def _delayed(queue: Queue) -> Config:
+    """P: jobs with a time. Apart from the others, since the worker hands each back until its time has come."""
+    return _stream(
+        subjects.delayed_stream(queue.name),
+        f"jobs of {queue.name} that {queue.workers} may not start yet",
+        subjects=[subjects.any_delayed(queue.name)],
+        retention="workqueue",
+        max_msgs=queue.max_pending,
+        max_bytes=queue.max_bytes,
+        **_FENCED,
+        **_KEPT,
+    )
+
+
+def _control(queue: Queue) -> Config:
+    """P: what producers ask of jobs under way; kept for as long as a job may be."""
+    return _stream(
+        subjects.control_stream(queue.name),
+        f"what is asked of jobs of {queue.name} under way",
+        subjects=[subjects.any_control(queue.name)],
+        max_bytes=_aside(queue),
+        max_age=_ns(queue.result_ttl_ms),
+        **_FENCED,
+        **_KEPT,
+    )
+
+
+def _replay(queue: Queue) -> Config:
+    """W: the work queue of replay orders, each with the dead letter that it is about."""
+    return _stream(
+        subjects.replay_stream(queue.name),
+        f"dead letters of {queue.name} that an operator has ordered to run again",
+        subjects=[subjects.any_replay(queue.name)],
+        retention="workqueue",
+        max_msg_size=-1,
+        max_bytes=_aside(queue),
         **_FENCED,
         **_KEPT,
     )
@@ -213,6 +256,30 @@ def _jobs_consumer(queue: Queue, priority: str) -> Config:
         "num_replicas": 0,
         "metadata": thresholds.workers(queue, MAX_ACK_PENDING, MAX_WAITING),
     }
+
+
+def _delayed_consumer(queue: Queue) -> Config:
+    # Every job that waits counts as pending for the server, so there is no limit to it but the stream's.
+    return {
+        **_jobs_consumer(queue, "normal"),
+        **_named(queue.workers, f"jobs of {queue.name} with a time, pulled by {queue.workers} in {queue.work}"),
+        "filter_subject": subjects.any_delayed(queue.name),
+        "max_ack_pending": -1,
+        "metadata": {},
+    }
+
+
+def _replay_consumer(queue: Queue) -> Config:
+    return {
+        **_jobs_consumer(queue, "normal"),
+        **_named(queue.workers, f"replay orders of {queue.name}, pulled by {queue.workers}"),
+        "filter_subject": subjects.any_replay(queue.name),
+        "metadata": {},
+    }
+
+
+def _named(name: str, description: str) -> Config:
+    return {"name": name, "durable_name": name, "description": description}
 
 
 def _home_consumer(queue: Queue) -> Config:

@@ -50,15 +50,24 @@ def _apis(policy: Policy, me: IdentityEntry) -> list[str]:
 
 
 def _streams(policy: Policy) -> list[str]:
-    return [f"{kind}_{queue}" for queue in policy.queues for kind in ("JOBS", "RESULTS", "STARTS", "DEAD", "REFUSED")]
+    kinds = ("JOBS", "DELAYED", "CONTROL", "RESULTS", "STARTS", "DEAD", "REFUSED", "REPLAY")
+    return [f"{kind}_{queue}" for queue in policy.queues for kind in kinds]
+
+
+def _drops(policy: Policy, me: IdentityEntry) -> list[str]:
+    """The streams that an operator may delete single messages from."""
+    queues = policy.queues.values() if me.role is Role.OPERATOR else ()
+    return [f"DEAD_{queue.name}" for queue in queues if queue.work == me.cloud]
 
 
 def _nobody(policy: Policy, me: IdentityEntry) -> Iterator[str]:
     """Nobody destroys, makes consumers, asks the servers, or plays another part of the bridge."""
     for api in (*_apis(policy, me), f"$JS.{me.cloud}.API"):
         for stream in _streams(policy):
-            for call in ("DELETE", "PURGE", "MSG.DELETE", "SNAPSHOT", "RESTORE"):
+            for call in ("DELETE", "PURGE", "SNAPSHOT", "RESTORE"):
                 yield f"{api}.STREAM.{call}.{stream}"
+            if stream not in _drops(policy, me) or api not in ("$JS.API", f"$JS.{me.cloud}.API"):
+                yield f"{api}.STREAM.MSG.DELETE.{stream}"
             if me.role not in (Role.INSPECTOR, Role.OPERATOR) or api not in ("$JS.API", f"$JS.{me.cloud}.API"):
                 yield f"{api}.STREAM.MSG.GET.{stream}"
             for call in ("DELETE", "PAUSE", "RESET", "UNPIN", "LEADER.STEPDOWN"):
@@ -114,19 +123,21 @@ def _jobs(queue: Queue, me: IdentityEntry) -> list[str]:
             acts.append(f"jobs.{name}.normal.{producer}.{tail}")
             if me.role not in (Role.INSPECTOR, Role.OPERATOR) or me.cloud != queue.home:
                 acts.append(f"$JS.API.DIRECT.GET.JOBS_{name}.jobs.{name}.normal.{producer}.{tail}")
+            acts += [f"delayed.{name}.{producer}.{tail}", f"control.{name}.{producer}.{tail}"]
             if not (me.name == queue.workers or _reads(me, queue.home) or _reads(me, queue.work)):
                 acts.append(f"$JS.API.DIRECT.GET.RESULTS_{name}.results.{name}.{producer}.{tail}.0")
     mine = f"jobs.{name}.normal.{me.name}"
+    if me.name != queue.workers:
+        acts.append(f"events.{name}.{queue.producers[0]}.{tail}")
+    if me.role is not Role.OPERATOR or me.cloud != queue.work:
+        acts.append(f"replay.{name}.{me.name}.{tail}.0")
     return [
         *acts,
-        f"jobs.{name}.high.{me.name}.{tail}",
+        f"jobs.{name}.urgent.{me.name}.{tail}",
+        f"events.{name}.{me.name}.short",
         f"{mine}.{tail}.extra",
         f"{mine}.short",
-        f"delayed.{name}.{me.name}.{tail}",
-        f"control.{name}.{me.name}.{tail}",
-        f"events.{name}.{me.name}.{tail}",
         f"parts.{name}.{me.name}.{tail}.x.0",
-        f"replay.{name}.{me.name}.{tail}.0",
     ]
 
 
@@ -135,7 +146,7 @@ def _work(queue: Queue, me: IdentityEntry) -> list[str]:
     name, tail = queue.name, f"{queue.producers[0]}.{SESSION}.1.0"
     consumer = f"{queue.workers}-normal"
     acts = [f"$JS.API.CONSUMER.MSG.NEXT.JOBS_{name}.{consumer}"]
-    for other in ("mine", f"{queue.workers}-high"):
+    for other in ("mine", f"{queue.workers}-urgent"):
         acts += [f"$JS.{queue.home}.API.CONSUMER.MSG.NEXT.JOBS_{name}.{other}"]
         acts += [f"$JS.ACK.JOBS_{name}.{other}.1.1.1.1.0", f"$JS.ACK.{queue.home}.hash.JOBS_{name}.{other}.1.1.1.1.0"]
     if me.name != queue.workers:
@@ -143,6 +154,11 @@ def _work(queue: Queue, me: IdentityEntry) -> list[str]:
             f"$JS.{queue.home}.API.CONSUMER.MSG.NEXT.JOBS_{name}.{consumer}",
             f"$JS.ACK.JOBS_{name}.{consumer}.1.1.1.1.0",
             f"$JS.ACK.{queue.home}.hash.JOBS_{name}.{consumer}.1.1.1.1.0",
+            f"$JS.{queue.home}.API.CONSUMER.MSG.NEXT.DELAYED_{name}.{queue.workers}",
+            f"$JS.API.CONSUMER.MSG.NEXT.REPLAY_{name}.{queue.workers}",
+            f"$JS.ACK.DELAYED_{name}.{queue.workers}.1.1.1.1.0",
+            f"$JS.ACK.REPLAY_{name}.{queue.workers}.1.1.1.1.0",
+            f"$JS.{queue.home}.API.DIRECT.GET.CONTROL_{name}",
             f"results.{name}.{tail}",
             f"starts.{name}.{tail}",
             f"dead.{name}.{tail}",
@@ -179,6 +195,9 @@ def _making(policy: Policy, me: IdentityEntry) -> list[str]:
             f"STARTS_{queue.name}": {queue.work: ""},
             f"DEAD_{queue.name}": {queue.work: ""},
             f"REFUSED_{queue.name}": {queue.work: ""},
+            f"DELAYED_{queue.name}": {queue.home: queue.workers},
+            f"CONTROL_{queue.name}": {queue.home: ""},
+            f"REPLAY_{queue.name}": {queue.work: queue.workers},
         }
         for stream, consumers in places.items():
             for api in _apis(policy, me):
@@ -212,6 +231,9 @@ def _listening(policy: Policy, me: IdentityEntry) -> Iterator[str]:
         for producer in queue.producers:
             if producer != me.name:
                 yield f"done.{queue.name}.{producer}.>"
+                yield f"events.{queue.name}.{producer}.>"
+        if queue.workers != me.name:
+            yield f"control.{queue.name}.>"
 
 
 def _reads(me: IdentityEntry, cloud: str) -> bool:

@@ -80,7 +80,7 @@ async def test_safe_changes_are_made_and_keep_what_the_plan_does_not_name(tmp_pa
         changed = {asset: outcome for asset, outcome in outcomes(report).items() if outcome is not Outcome.UNCHANGED}
         assert changed == {
             "stream RESULTS_thumbs": Outcome.UPDATED,
-            "consumer JOBS_lookup/relay-normal": Outcome.UPDATED,
+            "consumer DELAYED_lookup/relay": Outcome.UPDATED,
         }
         have = await config_of(bridge, "azure", "RESULTS_thumbs")
         assert have["max_bytes"] == stream["max_bytes"]
@@ -126,7 +126,7 @@ async def test_what_would_destroy_data_is_refused_in_one_line_and_nothing_is_cha
 async def test_a_consumer_is_not_turned_into_another(tmp_path: Path) -> None:
     async with running_bridge(tmp_path) as bridge:
         plan = plan_of(bridge, "aws")
-        jobs = next(each for each in plan["consumers"] if each["stream"] == "JOBS_thumbs")
+        jobs = next(each for each in plan["consumers"] if each["config"]["name"] == "bunny-normal")
         jobs["config"]["filter_subject"] = "jobs.thumbs.normal.alpha.>"
         report = await apply(bridge, "aws", plan)
         assert not report.applied
@@ -152,7 +152,7 @@ async def test_streams_that_are_not_planned_are_told_and_kept(tmp_path: Path) ->
     async with running_bridge(tmp_path, without) as bridge:
         report = await bridge.provision("azure")
         assert report.applied
-        assert report.extra == ("JOBS_lookup", "RESULTS_lookup")
+        assert report.extra == ("CONTROL_lookup", "DELAYED_lookup", "JOBS_lookup", "RESULTS_lookup")
 
 
 async def test_a_plan_without_room_says_what_to_do(tmp_path: Path) -> None:

@@ -121,10 +121,10 @@ def check_core(raw: bytes) -> dict[str, Any]:
         raise Refused("UnknownVersion", "of the core")
     checks: dict[str, strict.Check] = {
         "v": strict.one_of(1),
-        "type": strict.one_of("job", "result", "start"),
+        "type": strict.one_of("job", "result", "start", "event", "control", "replay"),
         "queue": strict.name,
         "kind": strict.name,
-        "job": strict.matches(r"[0-9a-f]{24}\.[1-9][0-9]{0,15}"),
+        "job": strict.matches(r"[0-9a-f]{24}\.(0|[1-9][0-9]{0,15})"),
         "generation": strict.whole(0, 2**31),
         "from": strict.name,
         "from_kid": strict.hex_of(32),
@@ -132,19 +132,33 @@ def check_core(raw: bytes) -> dict[str, Any]:
         "issued": strict.time,
         "expires": strict.time,
     }
-    if core.get("type") in ("job", "result"):
+    type_ = core.get("type")
+    if type_ != "start":
         checks["wrap_id"] = strict.hex_of(16)
     if core.get("type") == "job":
-        checks["priority"] = strict.one_of("normal")
-    if core.get("type") in ("result", "start"):
+        checks["priority"] = strict.one_of("high", "normal", "low")
+    if type_ != "job":
         checks["job_digest"] = strict.hex_of(32)
+    if type_ == "control":
+        checks["action"] = strict.one_of("cancel")
+    if type_ == "replay":
+        checks["producer"] = strict.name
+    if type_ in ("result", "start", "event"):
         checks["attempt"] = strict.whole(0, 2**31)
         checks["worker"] = strict.matches(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
     if core.get("type") in ("job", "result") and "traceparent" in core:
         checks["traceparent"] = strict.matches(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
-    if core.get("type") in ("job", "result") and "traceparent" in core:
-        checks["traceparent"] = strict.matches(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
+    if type_ in ("job", "result") and "args_tag" in core:
+        checks["args_tag"] = strict.hex_of(32)
+    if type_ == "job" and "concurrency_key" in core:
+        checks["concurrency_key"] = strict.hex_of(32)
+    if type_ == "job" and "not_before" in core:
+        checks["not_before"] = strict.whole(1, 253_402_300_799_999)
     strict.fields(core, "BadFrame", **checks)
+    if type_ == "job" and core["job"].endswith(".0") != ("args_tag" in core):
+        raise Refused("BadFrame", "keyed")
+    if "not_before" in core and not core["issued"] <= core["not_before"] < core["expires"]:
+        raise Refused("BadFrame", "not_before")
     if not core["issued"] < core["expires"] <= core["issued"] + LIFE_MS:
         raise Refused("BadFrame", "times")
     return core
@@ -203,7 +217,14 @@ def authenticate(data: bytes, bundle: Bundle, now: int, subject: str | None = No
         raise Refused("BadSignature", "of the tree")
     if hashlib.sha256(frame.ciphertext).digest() != frame.ct_sha256:
         raise Refused("BadSignature", "another ciphertext")
-    producer, worker = (core["from"], core["to"]) if core["type"] == "job" else (core["to"], core["from"])
+    producer, worker = core["to"], core["from"]
+    if core["type"] in ("job", "control"):
+        producer, worker = core["from"], core["to"]
+    elif core["type"] == "replay":
+        producer, worker = core["producer"], core["to"]
+        operator, pool = bundle.principals.get(core["from"]), bundle.principals.get(worker)
+        if operator is None or pool is None or operator != ("operator", pool[1]):
+            raise Refused("NotAuthorised", "no operator of the workers' cloud")
     if core["kind"] not in bundle.grants.get((core["queue"], producer, worker), ()):
         raise Refused("NotAuthorised", "no grant")
     if subject is not None and subject != subject_of(core):
@@ -212,8 +233,16 @@ def authenticate(data: bytes, bundle: Bundle, now: int, subject: str | None = No
 
 
 def subject_of(core: dict[str, Any]) -> str:
+    if core["type"] == "job" and "not_before" in core:
+        return f"delayed.{core['queue']}.{core['from']}.{core['job']}"
     if core["type"] == "job":
         return f"jobs.{core['queue']}.{core['priority']}.{core['from']}.{core['job']}"
+    if core["type"] == "control":
+        return f"control.{core['queue']}.{core['from']}.{core['job']}"
+    if core["type"] == "event":
+        return f"events.{core['queue']}.{core['to']}.{core['job']}"
+    if core["type"] == "replay":
+        return f"replay.{core['queue']}.{core['producer']}.{core['job']}.{core['generation']}"
     return f"{core['type']}s.{core['queue']}.{core['to']}.{core['job']}.{core['generation']}"
 
 

@@ -82,6 +82,8 @@ class Bundle:
     expires: int
     signers: dict[bytes, Signer]
     grants: dict[tuple[str, str, str], frozenset[str]]
+    principals: dict[str, tuple[str, str]]
+    """Role and cloud."""
 
     def check(self, now: int) -> None:
         if now >= self.expires or self.issued > now + AHEAD_MS:
@@ -195,7 +197,8 @@ def _payload(raw: bytes) -> tuple[dict[str, Any], Bundle]:
         if key_of in grants:
             raise Refused("BadBundle", "a grant twice")
         grants[key_of] = frozenset(grant["kinds"])
-    return value, Bundle(value["version"], value["issued"], value["expires"], signers, grants)
+    principals = {each["name"]: (each["role"], each["cloud"]) for each in value["principals"]}
+    return value, Bundle(value["version"], value["issued"], value["expires"], signers, grants, principals)
 
 
 def _role(value: Any) -> bool:  # noqa: ANN401

@@ -100,6 +100,13 @@ def _written_otherwise() -> Iterator[Case]:
         "generation-greatest": good.with_core(generation=2**31),
         "n-of-16-digits": good.with_core(job=f"{SESSION}.{10**16 - 1}"),
         "traced": good.with_core(traceparent=refused_envelopes.TRACE),
+        "priority-high": good.with_core(priority="high"),
+        "priority-low": good.with_core(priority="low"),
+        "with-a-time": good.with_core(not_before=NOW + 5_000),
+        "with-a-time-at-once": good.with_core(not_before=NOW),
+        "keyed": good.with_core(job=f"{SESSION}.0", args_tag="ab" * 32),
+        "with-a-concurrency-key": good.with_core(concurrency_key="cd" * 32),
+        "control": refused_envelopes.control(),
         "kind-probe": good.with_core(kind="probe"),
         "of-another-producer": job("other"),
         "issued-5-minutes-ahead": good.with_core(issued=NOW + 300_000, expires=NOW + 300_001),
@@ -120,6 +127,9 @@ def _written_otherwise() -> Iterator[Case]:
     yield Case("result-long-after", "", result().encode(), "relay", NOW + 3_000_000)
     yield Case("key-at-the-end-of-its-life", "", job("relay-retired").with_core(issued=NOW - 10).encode(), now=NOW - 1)
     yield Case("key-at-the-beginning-of-its-life", "", job("relay-future").encode(), now=NOW + 1)
+    keyed = result().with_core(job=f"{SESSION}.0", args_tag="ab" * 32)
+    yield Case("result-of-a-keyed-job", "", keyed.encode(), "relay")
+    yield Case("event", "", refused_envelopes.event().encode(), "relay")
     yield Case("start-of-attempt-0", "", start().with_core(attempt=0).encode(), "relay")
 
 

@@ -56,12 +56,26 @@ def core(type_: str, sender: str, recipient: str) -> dict[str, Any]:
     }
     if type_ == "job":
         return value | {"wrap_id": WRAP_ID.hex(), "priority": "normal"}
-    answer = {"job_digest": "ab" * 32, "attempt": 1, "worker": "pod-1"}
-    return value | ({"wrap_id": WRAP_ID.hex()} if type_ == "result" else {}) | answer
+    if type_ != "start":
+        value["wrap_id"] = WRAP_ID.hex()
+    value["job_digest"] = "ab" * 32
+    if type_ == "control":
+        return value | {"action": "cancel"}
+    if type_ == "replay":
+        return value | {"producer": "relay"}
+    return value | {"attempt": 1, "worker": "pod-1"}
 
 
 def job(sender: str = "relay", recipient: str = "bunny", to: KemPublicKey = BUNNY) -> Forgery:
     return Forgery(core("job", sender, recipient), sign_key(sender), (to,))
+
+
+def control() -> Forgery:
+    return Forgery(core("control", "relay", "bunny"), sign_key("relay"), (BUNNY,), body=b"null")
+
+
+def event() -> Forgery:
+    return Forgery(core("event", "bunny", "relay"), sign_key("bunny"), (RELAY,), body=b"{}")
 
 
 def result(sender: str = "bunny", recipient: str = "relay") -> Forgery:
@@ -141,7 +155,14 @@ def cores() -> Iterator[Case]:
         "traceparent-of-no-trace": {"traceparent": f"00-{'0' * 32}-{'1' * 16}-01"},
         "traceparent-of-no-span": {"traceparent": f"00-{'1' * 32}-{'0' * 16}-01"},
         "traceparent-with-more-behind": {"traceparent": f"{TRACE}-00"},
-        "priority-high": {"priority": "high"},
+        "priority-urgent": {"priority": "urgent"},
+        "keyed-without-a-tag": {"job": f"{SESSION}.0"},
+        "a-tag-without-a-key": {"args_tag": "ab" * 32},
+        "a-tag-of-31-bytes": {"job": f"{SESSION}.0", "args_tag": "ab" * 31},
+        "may-start-before-it-was-issued": {"not_before": NOW - 1},
+        "may-start-when-it-has-expired": {"not_before": NOW + 60_000},
+        "may-start-at-0": {"not_before": 0},
+        "concurrency-key-of-a-result": {"type": "result", "concurrency_key": "cd" * 32},
         "type-event": {"type": "event"},
         "type-missing": {"type": ...},
         "job-with-a-job-digest": {"job_digest": "ab" * 32},

@@ -81,9 +81,19 @@ def by_bridge(opener: Opener, data: bytes, now: int = NOW, subject: str | None =
 def _check_subject(message: Authenticated, subject: str | None) -> None:
     if subject is None:
         return
-    named: object = (message.core.key, message.core.priority) if message.core.type == "job" else message.core.key
-    parse = subjects.parse_job if message.core.type == "job" else subjects.parse_result
-    if parse(subject) != named:
+    core, key = message.core, message.core.key
+    match core.type:
+        case "job":
+            right = subject == subjects.of_job(key, core.priority, core.not_before > 0)
+        case "control":
+            right = subject == subjects.control(key)
+        case "event":
+            right = subject == subjects.event(key)
+        case "replay":
+            right = subject == subjects.replay(key)
+        case _:
+            right = subjects.parse_result(subject) == key
+    if not right:
         raise WrongSubject
 
 

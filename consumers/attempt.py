@@ -1,0 +1,158 @@
+"""One attempt: arguments opened, a handler run within its time, what it raised turned into a verdict."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import inspect
+import time
+from concurrent.futures import Executor as ThreadPool
+
+import structlog
+
+from bridge.clock import now_ms
+from bridge.envelope import Opener
+from bridge.errors import InvalidArguments, Refusal
+from bridge.job import decode, encode
+from bridge.signals import Operation, Signals, about, metrics
+from consumers.case import Case
+from consumers.handlers import Handler, Job, moment
+from consumers.limits import Backoff, backoff
+from consumers.verdict import Done, Reject, Retry, Snooze, TooLate, Verdict
+
+_log = structlog.get_logger(__name__)
+
+
+class Attempts:
+    """Runs handlers, as one member of a pool.
+
+    Args:
+        opener: Opens the arguments.
+        threads: Where plain functions run.
+        signals: Where measurements and spans go.
+    """
+
+    def __init__(self, opener: Opener, threads: ThreadPool, signals: Signals) -> None:
+        self._opener = opener
+        self._threads = threads
+        self._meter, self._tracer = signals.meter, signals.tracer
+
+    async def run(self, case: Case, handler: Handler) -> Verdict:
+        """Open the arguments and run the handler: one attempt, one verdict. Only cancelling stops it."""
+        try:
+            args = decode(self._opener.open(case.job).content, handler.args)
+        except Refusal as refusal:
+            return Reject(str(refusal), type=refusal.name)
+        except InvalidArguments as error:
+            return Reject(str(error), type="InvalidArguments")
+        core = case.core
+        self._begin(case)
+        structlog.contextvars.bind_contextvars(
+            queue=case.queue,
+            kind=core.kind,
+            job=core.job,
+            attempt=case.attempt,
+            producer=core.sender,
+            traceparent=case.span.traceparent or core.traceparent,
+        )
+        job = Job(
+            queue=case.queue,
+            kind=core.kind,
+            id=core.job,
+            generation=core.generation,
+            producer=core.sender,
+            issued=moment(core.issued),
+            deadline=moment(core.expires),
+            attempt=case.attempt,
+            max_attempts=handler.limits.max_attempts or case.settings.max_attempts,
+            traceparent=case.span.traceparent or core.traceparent,
+        )
+        begun, ended = time.monotonic(), "CancelledError"  # unless it comes to a verdict
+        try:
+            with case.span.current():
+                verdict, ended = await self._outcome(case, handler, (args, job) if handler.takes_job else (args,))
+            return verdict
+        finally:
+            case.span.end(ended)
+            self._meter.time(metrics.RUN_TIME, time.monotonic() - begun, case.queue, core.kind)
+
+    async def _outcome(self, case: Case, handler: Handler, arguments: tuple[object, ...]) -> tuple[Verdict, str]:
+        """Run a handler: the verdict, and the name of what it raised."""
+        late = (case.core.expires - now_ms()) / 1000
+        limit = min(late, handler.limits.timeout_s or late)
+        try:
+            async with asyncio.timeout(limit) as clock:
+                value = await self._call(handler, arguments)
+        except Reject as reject:
+            return reject, "Reject"
+        except Snooze as snooze:
+            return snooze, "Snooze"
+        except Retry as retry:
+            return self._again(case, handler, retry.after, "Retry", retry.reason), "Retry"
+        except TimeoutError as error:
+            if not clock.expired():  # the handler's own
+                return self._failed(case, handler, error)
+            if limit == late:
+                return TooLate(), "DeadlineExceeded"
+            words = f"not done after {limit:g} s, the handler's timeout"
+            return self._again(case, handler, None, "HandlerTimeout", words), "HandlerTimeout"
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
+            words = "the handler was cancelled from within"
+            return self._again(case, handler, None, "CancelledError", words), "CancelledError"
+        except (Exception, SystemExit) as error:
+            return self._failed(case, handler, error)
+        try:
+            return Done(encode(value)), ""
+        except InvalidArguments as error:
+            return Reject(str(error), type="InvalidResult"), "InvalidResult"
+
+    def _begin(self, case: Case) -> None:
+        """Tell how long the job has waited, and start the span of its attempt."""
+        core, now = case.core, now_ms()
+        issued = min(core.issued, now)  # by the producer's clock, which may be a little ahead
+        self._meter.time(metrics.QUEUE_TIME, (now - issued) / 1000, case.queue, core.kind)
+        if core.traceparent is None:
+            return
+        seen = about(
+            case.queue,
+            core.kind,
+            core.job,
+            {"bunny.attempt": case.attempt, "messaging.consumer.group.name": case.settings.workers},
+        )
+        destination = f"jobs.{case.queue}"
+        if case.attempt == 1:  # what a later one has waited for is the backoff
+            self._tracer.start(Operation.RECEIVE, destination, seen, parent=core.traceparent, start_ms=issued).end()
+        case.span = self._tracer.start(Operation.PROCESS, destination, seen, parent=core.traceparent)
+
+    async def _call(self, handler: Handler, arguments: tuple[object, ...]) -> object:
+        if handler.is_async:
+            value = handler.function(*arguments)
+        else:
+            context = contextvars.copy_context()
+            loop = asyncio.get_running_loop()
+            value = await loop.run_in_executor(self._threads, context.run, handler.function, *arguments)
+        return await value if inspect.isawaitable(value) else value
+
+    def _failed(self, case: Case, handler: Handler, error: BaseException) -> tuple[Verdict, str]:
+        name = type(error).__name__
+        _log.warning("attempt_failed", exc_info=error)
+        if isinstance(error, handler.limits.final):
+            return Reject(_text(error), type=name), name
+        return self._again(case, handler, None, name, _text(error)), name
+
+    def _again(self, case: Case, handler: Handler, after: float | None, type_: str, message: str) -> Verdict:
+        if case.attempt >= (handler.limits.max_attempts or case.settings.max_attempts):
+            return Reject(message, type=type_)
+        if after is None:
+            after = backoff(handler.limits.backoff or Backoff.of(case.settings), case.attempt)
+        return Retry(after)
+
+
+def _text(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception:  # the exception is the user's own class
+        return ""

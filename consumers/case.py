@@ -1,0 +1,60 @@
+"""A delivery whose job is known: what every later step needs of it. No I/O."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from bridge.core import Core
+from bridge.envelope import Authenticated
+from bridge.fence import RESEND_HEADER
+from bridge.identity import QueueSettings
+from bridge.signals import NO_SPAN, Span
+from bridge.subjects import JobKey
+from bridge.transport import Delivery
+
+
+@dataclass(slots=True)
+class Case:
+    """A delivery whose job is known, and the attempt it has come to."""
+
+    queue: str
+    settings: QueueSettings
+    delivery: Delivery
+    job: Authenticated
+    attempt: int = 0
+    """0 until it starts."""
+    span: Span = NO_SPAN
+    """Of the attempt."""
+
+    @property
+    def parent(self) -> Span | str | None:
+        """What is to be the parent of what is done about it from now on."""
+        return self.span if self.span.traceparent is not None else self.core.traceparent
+
+    @property
+    def core(self) -> Core:
+        """What the producer signed."""
+        return self.job.core
+
+    def hints(self) -> dict[str, str]:
+        """Headers for people on what this attempt leaves behind."""
+        return {
+            **self.core.hints(),
+            "Bunny-Digest": self.job.digest.hex(),
+            "Bunny-Attempt": str(self.attempt),
+        }
+
+    @property
+    def first_counts(self) -> bool:
+        """Whether the first delivery counts as an attempt; a job with a time is delivered before it may start."""
+        return not self.core.not_before
+
+    @property
+    def key(self) -> JobKey:
+        """What names the job."""
+        return self.job.core.key
+
+    @property
+    def seen_before(self) -> bool:
+        """Whether the job may have run. Both hints are untrusted, and can only force look-ups."""
+        return self.delivery.delivered > 1 or RESEND_HEADER in self.delivery.message.headers

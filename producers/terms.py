@@ -1,0 +1,87 @@
+"""When a job may run, and before which others. No I/O."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final, Literal, NamedTuple, TypeAlias, get_args
+
+from bridge.core import MAX_LIFETIME_MS
+from bridge.errors import UsageError
+from bridge.identity import QueueSettings
+
+Priority: TypeAlias = Literal["high", "normal", "low"]
+PRIORITIES: Final = get_args(Priority)
+
+
+class Times(NamedTuple):
+    """Milliseconds UTC, as the signed core has them."""
+
+    not_before: int
+    """0 is at once."""
+    expires: int
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What a submit asks for.
+
+    Args:
+        deadline: Seconds from when the job may start; None is the queue's.
+        priority: Among the jobs that may start.
+        delay: Seconds before it may start.
+        at: When it may start, instead of ``delay``.
+
+    Raises:
+        UsageError: They do not go together.
+    """
+
+    deadline: float | timedelta | None = None
+    priority: Priority = "normal"
+    delay: float | timedelta | None = None
+    at: datetime | None = None
+
+    def __post_init__(self) -> None:
+        if self.priority not in PRIORITIES:
+            raise UsageError(f"priority {self.priority!r}; say one of {', '.join(PRIORITIES)}")
+        if self.delay is not None and self.at is not None:
+            raise UsageError("both delay and at; say one of them")
+        if self.at is not None and self.at.tzinfo is None:
+            raise UsageError("at without a time zone; say at=datetime(..., tzinfo=UTC), for example")
+        if self.delay is not None and _seconds(self.delay) < 0:
+            raise UsageError(f"a delay of {_seconds(self.delay):g} s; it must not be below 0")
+        if self.priority != "normal" and (self.delay is not None or self.at is not None):
+            raise UsageError("a job with a time has priority normal; leave the priority out")
+
+    def times(self, now: int, settings: QueueSettings) -> Times:
+        """The job's times, given the producer's clock.
+
+        Raises:
+            UsageError: Longer than an envelope or the fence lasts.
+        """
+        lifetime = _lifetime_ms(self.deadline, settings)
+        start = now
+        if self.delay is not None:
+            start = now + round(_seconds(self.delay) * 1000)
+        elif self.at is not None:
+            start = max(now, round(self.at.timestamp() * 1000))
+        if start + lifetime - now > MAX_LIFETIME_MS:
+            raise UsageError(f"a job that ends in more than {MAX_LIFETIME_MS // 86_400_000} days; start it sooner")
+        return Times(start if start > now else 0, start + lifetime)
+
+
+def _lifetime_ms(deadline: float | timedelta | None, settings: QueueSettings) -> int:
+    if deadline is None:
+        return settings.deadline_ms
+    seconds = _seconds(deadline)
+    # Beyond the results' lifetime the fence would be gone before the job is, and it could run twice.
+    limit = min(MAX_LIFETIME_MS, settings.result_ttl_ms)
+    if not 0 < seconds * 1000 < limit:
+        raise UsageError(
+            f"a deadline of {seconds:g} s; it must be above 0 and below {limit // 1000} s, the queue's result_ttl"
+        )
+    return max(int(seconds * 1000), 1)
+
+
+def _seconds(duration: float | timedelta) -> float:
+    return duration.total_seconds() if isinstance(duration, timedelta) else duration
