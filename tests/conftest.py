@@ -1,6 +1,7 @@
 """Runs coroutine tests, each in an event loop of its own, and fails a test that leaves a task behind.
 
-Where ``CI=true``, a skipped test fails: a missing tool must not pass for a passed check.
+Where ``CI=true``, a skipped test fails: a missing tool must not pass for a passed check. What tests measured
+(``record_property("measured", ...)``) is printed at the end.
 """
 
 from __future__ import annotations
@@ -47,6 +48,13 @@ def pytest_make_collect_report(
     report = yield
     _fail_a_skip(collector.nodeid, report)
     return report
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    for report in terminalreporter.getreports("passed"):
+        for name, value in getattr(report, "user_properties", ()):
+            if name == "measured":
+                terminalreporter.write_line(f"measured: {value}")
 
 
 def _fail_a_skip(nodeid: str, report: pytest.TestReport | pytest.CollectReport) -> None:
