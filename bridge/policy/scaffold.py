@@ -35,6 +35,8 @@ identities:
   ops-azure: {cloud: azure, role: inspector}
   sys-aws: {cloud: aws, role: system}                     # reads what the servers tell of themselves; optional
   sys-azure: {cloud: azure, role: system}
+  # agent-aws: {cloud: aws, role: agent}                  # for `bunny agent`: metrics, and the backlog in both clouds
+  # agent-azure: {cloud: azure, role: agent}
   provisioner-aws: {cloud: aws, role: provisioner}        # makes streams and consumers, reads no payload
   provisioner-azure: {cloud: azure, role: provisioner}
   azure-link: {cloud: azure, role: link}                  # the leaf's own credential at the hub

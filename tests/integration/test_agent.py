@@ -7,6 +7,8 @@ import contextlib
 import dataclasses
 import json
 import re
+import sys
+from asyncio.subprocess import PIPE
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,7 @@ from producers import Producer
 from tests.integration.plain import plain
 from tests.support import POLICY, running_bridge
 
+ROOT = Path(__file__).resolve().parents[2]
 AGENTS = POLICY.replace(
     "  ops-aws:", "  agent-aws: {cloud: aws, role: agent}\n  agent-azure: {cloud: azure, role: agent}\n  ops-aws:"
 )
@@ -156,3 +159,35 @@ async def test_a_report_that_is_forged_repeated_or_another_s_is_not_believed(tmp
 
 def _with(report: reports.Report, **fields: Any) -> reports.Report:  # noqa: ANN401  fields of Report
     return dataclasses.replace(report, **fields)
+
+
+@contextlib.asynccontextmanager
+async def typed(*arguments: str) -> AsyncIterator[asyncio.subprocess.Process]:
+    """``bunny agent``, as a user types it."""
+    command = (sys.executable, "-m", "bridge.cli", "agent", "--listen", "127.0.0.1:0", "--json", *arguments)
+    child = await asyncio.create_subprocess_exec(*command, cwd=ROOT, stdout=PIPE, stderr=PIPE)
+    try:
+        yield child
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            child.kill()
+        await child.wait()
+
+
+async def test_the_command_runs_until_it_is_stopped(tmp_path: Path) -> None:
+    async with running_bridge(tmp_path, AGENTS) as bridge:
+        folder, certificate = bridge.identity("agent-azure"), bridge.folder.pki / "azure/link.pem"
+        async with typed("--identity", str(folder), "--certificate", str(certificate)) as child:
+            assert child.stdout is not None
+            told = json.loads(await asyncio.wait_for(child.stdout.readline(), 30))
+            assert told["cloud"] == "azure"
+            await until(told["port"], lambda m: m.get(f"bunny_link_up{AZURE}") == 1, "the link to be seen")
+            assert (await fetch(told["port"], "/readyz"))[0] == 200
+            names = {name for name in await shown(told["port"]) if name.startswith("bunny_certificate")}
+            assert {re.findall(r'certificate="(\w+)"', name)[0] for name in names} == {"ca", "link", "server"}
+            child.terminate()
+            assert await asyncio.wait_for(child.wait(), 20) == 0
+        async with typed("--identity", str(bridge.identity("alpha"))) as child:
+            _, error = await asyncio.wait_for(child.communicate(), 30)
+            assert child.returncode == 1
+            assert "role: agent" in error.decode()
