@@ -15,6 +15,7 @@ from typing import Any, Final
 from bridge import strict_json
 from bridge.errors import BadFrame, Expired, FromTheFuture, UnknownVersion
 from bridge.subjects import PRIORITIES, SESSION, JobKey, is_name, parse_decimal
+from bridge.versions import newer
 
 MAX_CORE_LEN: Final = 4096
 MAX_SKEW_MS: Final = 300_000
@@ -124,7 +125,7 @@ def decode(data: bytes) -> Core:
         raise BadFrame("the core is not strict JSON") from None
     version, type_ = value.pop("v", None), value.pop("type", None)
     if type(version) is not int or version != 1:
-        raise UnknownVersion("the core has a version other than 1; upgrade this side, or ask the sender to wait")
+        raise UnknownVersion(newer("an envelope", version) or "an envelope whose core names no version")
     fields = _FIELDS.get(type_) if type(type_) is str else None
     if fields is None:
         raise BadFrame("the core is of an unknown type")

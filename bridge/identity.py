@@ -23,6 +23,7 @@ from bridge.errors import ConfigurationError, WeakKey
 from bridge.files import check_private, read_file, write_file
 from bridge.strict_json import b64, unb64
 from bridge.subjects import is_name
+from bridge.versions import newer
 
 IDENTITY_FILE: Final = "identity.json"
 CONNECTION_FILE: Final = "connection.yaml"
@@ -272,7 +273,9 @@ class Connection(BaseModel):
         try:
             if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(data, Loader=yaml.SafeLoader)):
                 raise yaml.YAMLError  # a page of merged aliases takes all memory before it is any value
-            return cls.model_validate(yaml.safe_load(data))
+            value = yaml.safe_load(data)
+            _readable(path, value.get("version") if isinstance(value, dict) else None)
+            return cls.model_validate(value)
         except ValidationError as error:
             first = error.errors(include_input=False, include_context=False, include_url=False)[0]
             where = re.sub(r"[^ -~]", "?", ".".join(str(part) for part in first["loc"]))[:80] or "the whole"
@@ -283,9 +286,16 @@ class Connection(BaseModel):
 
 def _read_json(path: Path) -> strict_json.Object:
     try:
-        return strict_json.parse_object(read_file(path))
+        value = strict_json.parse_object(read_file(path))
     except ValueError as error:
         raise ConfigurationError(f"{path}: {error}") from None
+    _readable(path, value.get("version"))
+    return value
+
+
+def _readable(path: Path, version: object) -> None:
+    if (problem := newer(str(path), version)) is not None:
+        raise ConfigurationError(problem)
 
 
 def _fields(value: dict[str, Any], names: set[str]) -> None:

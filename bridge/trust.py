@@ -30,6 +30,7 @@ from bridge.identity import ROOTS_FILE, TRUST_FILE
 from bridge.policy import Role
 from bridge.strict_json import expect_keys, unb64
 from bridge.subjects import is_name
+from bridge.versions import newer
 
 MIN_VERSION_ENVIRONMENT: Final = "BUNNY_TRUST_MIN_VERSION"
 """The least bundle version that a pod without memory accepts."""
@@ -134,6 +135,8 @@ class Trust:
         payload = _verified_payload(bundle, keys, threshold)
         try:
             value = strict_json.parse_object(payload)
+            if (problem := newer("trust.json", value.get("v"))) is not None:
+                raise BadBundle(problem)
             expect_keys(value, {"v", "bridge", "version", "issued", "expires", "principals", "grants"})
             if _whole(value["v"]) != 1:
                 raise ValueError

@@ -13,7 +13,7 @@ import structlog
 
 from bridge import subjects
 from bridge.clock import now_ms
-from bridge.errors import BridgeError, BundleExpired, Refusal, TransportError
+from bridge.errors import BridgeError, BundleExpired, Refusal, TransportError, UnknownVersion
 from bridge.identity import QueueSettings
 from bridge.signals import metrics
 from bridge.signals.meter import Meter, Sample
@@ -28,6 +28,10 @@ TRUST_CHECK_S: Final = 60.0
 """The longest between two looks at the trust bundle's expiry: a clock may be set."""
 BUG_DELAY_S: Final = 60.0
 """How long a job is put off that made this program itself fail."""
+
+NEWER_DELAY_S: Final = 60.0
+NEWER_DELIVERIES: Final = 24 * 60
+"""A job in a format that this release does not read is put off by a minute, for a day, and refused after that."""
 
 _log = structlog.get_logger(__name__)
 
@@ -188,6 +192,11 @@ class Intake:
                 case = self._judge.admit(lane.queue, lane.settings, delivery)
             except Refusal as refusal:
                 await slot.aclose()
+                if isinstance(refusal, UnknownVersion) and delivery.delivered < NEWER_DELIVERIES:
+                    # Of a team that has upgraded first, most likely: not touched, until this side follows.
+                    _log.error("job_of_a_newer_version", queue=lane.queue, reason=str(refusal))
+                    await self._hand_back(delivery, NEWER_DELAY_S)
+                    return
                 await self._settler.refuse(lane.queue, delivery, refusal)
                 return
             verdict = await self._judge.judge(case)

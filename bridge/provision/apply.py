@@ -14,6 +14,7 @@ from bridge.errors import ConfigurationError, TransportError
 from bridge.files import read_file
 from bridge.provision.difference import Config, Difference, consumer_differences, merged, stream_differences
 from bridge.subjects import api_call
+from bridge.versions import newer
 
 TIMEOUT_S: Final = 10.0
 """The longest that one call to the server may take; creating a stream writes to its disk."""
@@ -102,6 +103,8 @@ def load_plan(path: Path) -> Config:
     """
     try:
         plan = json.loads(read_file(path))
+        if (problem := newer(str(path), plan["version"])) is not None:
+            raise ConfigurationError(problem)
         if plan["version"] == 1 and all(isinstance(plan[key], list) for key in ("streams", "consumers")):
             return dict(plan)
     except (ValueError, KeyError, TypeError):

@@ -69,7 +69,7 @@ def _damaged(change: dict[str, Any], tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        {"version": 2},
+        {"version": True},
         {"extra": "x"},
         {"name": "Not A Name"},
         {"nkey_seed": "SUAWRONG"},
