@@ -23,7 +23,7 @@ from bridge.errors import ConfigurationError, WeakKey
 from bridge.files import check_private, read_file, write_file
 from bridge.strict_json import b64, unb64
 from bridge.subjects import is_name
-from bridge.versions import newer
+from bridge.versions import FORMAT, newer
 
 IDENTITY_FILE: Final = "identity.json"
 CONNECTION_FILE: Final = "connection.yaml"
@@ -299,7 +299,7 @@ def _readable(path: Path, version: object) -> None:
 
 
 def _fields(value: dict[str, Any], names: set[str]) -> None:
-    if set(value) != names or value["version"] != 1:
+    if set(value) != names or type(value["version"]) is not int or value["version"] != FORMAT:
         raise ValueError
 
 
