@@ -38,6 +38,8 @@ class Nats:
     """
 
     home: Path
+    patience: str = "3s"
+    """How long it waits for an answer; one that is not permitted never comes."""
 
     def __call__(self, context: str, *words: str, code: int | None = 0, timeout: float = COMMAND_TIMEOUT_S) -> str:
         """Run one command as one context and return what it says.
@@ -49,7 +51,7 @@ class Nats:
             timeout: Seconds.
         """
         done = subprocess.run(
-            [binary(), "--timeout", "3s", "--context", context, *words],
+            [binary(), "--timeout", self.patience, "--context", context, *words],
             env={"XDG_CONFIG_HOME": str(self.home), "HOME": str(self.home), "PATH": os.environ["PATH"]},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,

@@ -26,7 +26,7 @@ def shell(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shell]:
     (commands / "bunny").chmod(0o755)
     (commands / "nats").symlink_to(nats)
     path = f"{commands}:{os.environ['PATH']}"
-    with up("up", folder) as running:
+    with up("up", folder, timeout=600.0) as running:
         running.until("bunny queue ls")
         terminal = Shell(folder, environment(PATH=path, HOME=str(folder)))
         yield terminal

@@ -67,7 +67,7 @@ def bunny(line: str, cwd: Path, *more: str | Path, code: int | None = 0, **env: 
 class Up:
     """A ``bunny up`` that runs in the foreground of a terminal of its own."""
 
-    def __init__(self, line: str, cwd: Path) -> None:
+    def __init__(self, line: str, cwd: Path, timeout: float = TIMEOUT_S) -> None:
         self._process = subprocess.Popen(
             [sys.executable, "-m", "bridge.cli", *line.split()],
             cwd=cwd,
@@ -79,7 +79,7 @@ class Up:
             bufsize=1,
         )
         # A line that never comes must fail the test, not stall it.
-        self._alarm = threading.Timer(TIMEOUT_S, self._process.kill)
+        self._alarm = threading.Timer(timeout, self._process.kill)
         self._alarm.start()
 
     def until(self, words: str) -> str:
@@ -111,9 +111,9 @@ class Up:
 
 
 @contextlib.contextmanager
-def up(line: str, cwd: Path) -> Iterator[Up]:
-    """Run ``bunny LINE`` until the block ends."""
-    running = Up(line, cwd)
+def up(line: str, cwd: Path, timeout: float = TIMEOUT_S) -> Iterator[Up]:
+    """Run ``bunny LINE`` until the block ends, or for so many seconds."""
+    running = Up(line, cwd, timeout)
     try:
         yield running
     finally:
