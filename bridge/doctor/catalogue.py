@@ -282,7 +282,7 @@ CATALOGUE: Final[Mapping[str, Trap]] = {
     "link-unanswered": Trap(
         Check.LINK,
         _P,
-        "the other cloud does not answer for this queue: the link is down, or its stream, consumer or exports lack",
+        "the other cloud does not answer for this queue: the link is down, or it lacks the stream, consumer or exports",
         "look at the link from the leaf's side, then run `bunny provision` in the queue's home cloud",
     ),
     "copy-silent": Trap(

@@ -20,7 +20,7 @@ SLOW_PING_NS: Final = 30_000_000_000
 REDIAL_S: Final = 4.0
 """A leaf dials every second: one that could and did not in this time has stopped."""
 
-_REFUSED: Final = re.compile(r"\[ERR\].*(?:Authorization Violation|Authentication)", re.IGNORECASE)
+_REFUSED: Final = re.compile(r"\[ERR\].*Leafnode Error.*(?:Authorization|Authentication).*", re.IGNORECASE)
 _LOG_TAIL: Final = 16 * 1024
 
 
@@ -106,4 +106,4 @@ def _tail(path: Path) -> str:
 
 
 def _said(line: str) -> str:
-    return line.partition("[ERR]")[2].strip(" '")[:160]
+    return line[line.index("Leafnode Error") :][:160]

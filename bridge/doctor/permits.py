@@ -13,10 +13,14 @@ from bridge.doctor.patients import Patient
 from bridge.doctor.session import Question, Reply, Session
 from bridge.doctor.site import policy_of
 from bridge.policy import Policy, Role
-from bridge.render.permissions import permissions
+from bridge.render.permissions import ACCOUNT_REQUESTS, SERVER_REQUESTS, permissions
 
 _READ_ONLY: Final = ("INFO", "STREAM.NAMES", "STREAM.LIST", "STREAM.INFO", "CONSUMER.NAMES", "CONSUMER.LIST")
-_STORED: Final = ("jobs.", "results.", "starts.", "dead.", "refused.")
+_TELLING: Final = ("PING", *SERVER_REQUESTS, *ACCOUNT_REQUESTS)
+"""Questions to the servers; what acts on them has other names."""
+
+_STORED: Final = ("jobs.", "delayed.", "results.", "starts.", "dead.", "refused.", "replay.")
+"""Subjects to which nothing but a stream listens: what the stream refuses, nobody hears."""
 
 NOT_A_STREAM: Final = {"Nats-Expected-Stream": "DOCTOR"}
 """JetStream refuses a message that expects another stream (10060), after permissions and before it stores anything."""
@@ -51,14 +55,15 @@ async def try_permissions(found: Findings, patient: Patient, session: Session, p
     granted = permissions(known, known.identities[patient.name])
     questions = [question for subject in granted.publish if (question := _harmless(subject)) is not None]
     refused = await session.refused_subscriptions(list(granted.subscribe))
-    replies = await session.ask(questions, session.timeout / 2)
+    replies = await session.ask(questions, session.timeout / 4)
     refused += [question.subject for question, reply in zip(questions, replies, strict=True) if reply.denied]
-    total = len(questions) + len(granted.subscribe)
+    total, untried = len(questions) + len(granted.subscribe), len(granted.publish) - len(questions)
     if refused:
         more = f" and {len(refused) - 1} more" if len(refused) > 1 else ""
         found.trap("missing-permission", patient.name, f"{len(refused)} of {total} are refused: {refused[0]}{more}")
     else:
-        found.ok(Check.PERMISSIONS, patient.name, f"all {total} subjects that its role needs are permitted")
+        rest = f"; {untried} more have no harmless try" if untried else ""
+        found.ok(Check.PERMISSIONS, patient.name, f"all {total} subjects that were tried are permitted{rest}")
     return Tried(questions, replies)
 
 
@@ -71,8 +76,10 @@ def _harmless(granted: str) -> Question | None:
         # "In progress" for a delivery that never was: no reply, and nothing to extend.
         return Question(subject, b"+WPI", answered=False)
     head, _, call = subject.partition(".API.")
+    if subject.startswith("$SYS.REQ."):
+        return Question(subject, answered=False) if subject.rpartition(".")[2] in _TELLING else None
     if head != "$JS" and not head.startswith("$JS."):
-        return Question(subject, answered=False) if subject == "$SYS.REQ.USER.INFO" else None
+        return None
     if call.startswith("CONSUMER.MSG.NEXT."):
         return Question(subject, _BAD_PULL)
     if call.startswith("DIRECT.GET."):
@@ -86,18 +93,18 @@ def judge_unanswered(found: Findings, patient: Patient, tried: Tried) -> None:
     """What a service can tell of link and streams: a stream answers the bad message, a far consumer the bad pull."""
     if patient.connection.role != Role.SERVICE:
         return
-    silent, here = tried.unanswered(), patient.connection.cloud
-    far = {q.subject: q for q in tried.questions if q.subject.startswith("$JS.") and f"$JS.{here}." not in q.subject}
-    pulls = [subject for subject in far if ".MSG.NEXT." in subject]
-    lost = [subject for subject in pulls if subject in silent]
-    for subject in lost:
-        stream, consumer = subject.split(".")[-2:]
-        found.trap("link-unanswered", patient.name, f"{_cloud(subject)} does not answer for {stream}/{consumer}")
+    silent = set(tried.unanswered())
+    asked = [question.subject for question in tried.questions]
+    pulls = [each for each in asked if ".MSG.NEXT." in each and not each.startswith("$JS.API.")]
+    lost = [each for each in pulls if each in silent]
+    for cloud in sorted({_cloud(each) for each in lost}):
+        names = ", ".join("/".join(each.split(".")[-2:]) for each in lost if _cloud(each) == cloud)
+        found.trap("link-unanswered", patient.name, f"{cloud} does not answer for {names}")
     if pulls and not lost:
         found.ok(Check.LINK, patient.name, f"consumers in the other cloud that answer: {len(pulls)}")
     elif not pulls:
         found.not_run(Check.LINK, patient.name, "asks nothing of the other cloud; an inspector or monitor can see it")
-    stored = [q.subject for q in tried.questions if q.subject.startswith(_STORED)]
+    stored, here = [each for each in asked if each.startswith(_STORED)], patient.connection.cloud
     missing = sorted({_stream(subject) for subject in stored if subject in silent})
     for stream in missing:
         found.trap("missing-stream", patient.name, f"{stream} takes no messages in {here}")
@@ -115,6 +122,8 @@ def _stream(subject: str) -> str:
     kind, queue = subject.split(".")[:2]
     streams = {
         "jobs": subjects.jobs_stream,
+        "delayed": subjects.delayed_stream,
+        "replay": subjects.replay_stream,
         "results": subjects.results_stream,
         "starts": subjects.starts_stream,
         "dead": subjects.dead_stream,

@@ -18,6 +18,8 @@ from bridge.devserver import Folder, monitor
 from bridge.identity import CA_FILE, IDENTITY_FILE, TRUST_FILE, load_keys
 from bridge.policy import load_policy
 from bridge.roots import load_roots
+from bridge.subjects import JobKey, job, jobs_stream
+from tests.acceptance.typed import bunny
 from tests.integration.traps import (
     DAY,
     Report,
@@ -33,7 +35,7 @@ from tests.integration.traps import (
     rekey,
     resolver,
 )
-from tests.support import running_bridge
+from tests.support import POLICY, connected, running_bridge
 
 HOST = "relay-nats.relay.svc"
 LONG = "relay-leaf.bridge.internal"
@@ -76,17 +78,75 @@ async def test_a_bridge_that_works_is_found_well_from_everywhere(tmp_path: Path)
 
 async def test_nothing_is_left_behind_and_no_job_is_touched(tmp_path: Path) -> None:
     async with running_bridge(tmp_path) as bridge:
-        before = {path: path.read_bytes() for path in bridge.folder.path.glob("identities/*/*")}
+        async with await connected(bridge, "alpha") as producer:
+            subject = job(JobKey("thumbs", "alpha", "0" * 24, 1), "normal")
+            await producer.publish(jobs_stream("thumbs"), subject, b"sealed")
+        files = {path: path.read_bytes() for path in bridge.folder.path.glob("identities/*/*")}
+
+        async def stored() -> list[tuple[str, int, list[tuple[int, int, int]]]]:
+            _, jsz = await monitor.get(bridge.hub.monitor_port, "/jsz?accounts=1&streams=1&consumers=1")
+            return sorted(
+                (
+                    stream["name"],
+                    stream["state"]["last_seq"],
+                    sorted(
+                        (c["num_pending"], c["num_ack_pending"], c["delivered"]["consumer_seq"])
+                        for c in stream.get("consumer_detail", ())
+                    ),
+                )
+                for stream in jsz["account_details"][0]["stream_detail"]
+            )
+
+        before = await stored()
+        assert any(name == "JOBS_thumbs" and (1, 0, 0) in consumers for name, _, consumers in before)
         for _ in range(2):
             assert (await doctor(tmp_path, cwd=tmp_path)).code == 0
-        assert {path: path.read_bytes() for path in bridge.folder.path.glob("identities/*/*")} == before
+        assert await stored() == before
+        assert {path: path.read_bytes() for path in bridge.folder.path.glob("identities/*/*")} == files
         for cloud in ("aws", "azure"):
             report = await bridge.provision(cloud, dry_run=True)
             assert not any(change.differences for change in report.changes)
             assert report.extra == ()
-        for server in bridge.servers.values():
-            _, jsz = await monitor.get(server.monitor_port, "/jsz")
-            assert jsz["messages"] == 0
+
+
+async def test_system_identities_see_both_sides(tmp_path: Path) -> None:
+    more = "  sys-aws: {cloud: aws, role: system}\n  sys-azure: {cloud: azure, role: system}\nqueues:"
+    async with running_bridge(tmp_path, POLICY.replace("queues:", more), provisioned=False) as bridge:
+        both = [argument for name in ("sys-aws", "sys-azure") for argument in ("--identity", bridge.identity(name))]
+        report = await doctor(tmp_path, *both)
+        assert (report.code, report.names()) == (0, set())
+        assert report.verdicts("link", "azure to aws") == report.verdicts("policy", "both sides") == {"ok"}
+
+
+async def test_a_cluster_is_found_well_and_its_dead_server_is_named(tmp_path: Path) -> None:
+    def three(name: str, port: int) -> str:
+        return str([f"tls://{name}-{n}.test:{port}" for n in (1, 2, 3)]).replace("'", '"')
+
+    single = 'clients: "tls://relay-nats.relay.svc:4222"\n    leafnodes: "tls://relay-leaf.bridge.internal:7422"'
+    assert single in POLICY
+    cluster = (
+        f"servers: 3\n    clients: {three('nats', 4222)}\n    leafnodes: {three('leaf', 7422)}\n"
+        f"    routes: {three('route', 6222)}"
+    )
+    async with running_bridge(tmp_path, POLICY.replace(single, cluster), provisioned=False) as bridge:
+        bridge.say_ready()
+        report = await doctor(tmp_path, cwd=tmp_path)
+        assert report.names() == {"missing-stream", "link-unanswered"}, "which are not provisioned"
+        assert report.verdicts("link", "azure to aws") == {"ok"}
+        await bridge.servers["aws.2"].kill()
+        report = await doctor(tmp_path, "--identity", bridge.identity("alpha"))
+        assert report.names() == {"refused", "missing-stream"}
+        assert report.verdicts("identity", "alpha") == {"ok"}, "the others serve"
+
+
+def test_it_is_said_to_people_and_to_scripts(tmp_path: Path) -> None:
+    assert "nothing to look at" in bunny("doctor", tmp_path, code=1).error
+    down = copy_of(prepared(tmp_path).identity("alpha"), tmp_path / "pod", server=f"tls://127.0.0.1:{closed_port()}")
+    said = bunny("doctor", tmp_path, "--identity", down, code=3)
+    assert said.error.startswith("1 problem and 0 warnings")
+    for words in ("refused: 127.0.0.1", "means: ", "do: ", "not run"):
+        assert words in said.out
+    assert "SERVER=VALUE" in bunny("doctor --monitor nonsense", tmp_path, "--identity", down, code=1).error
 
 
 # --- DNS -------------------------------------------------------------------------------------------
@@ -118,7 +178,7 @@ async def test_names(tmp_path: Path, trap: str, how: str, host: str, zone: Zone)
     async with resolver(zone) as (where, _):
         report = await doctor(
             tmp_path,
-            *("--identity", alpha, "--resolver", where, "--resolv-conf", as_in_a_pod(tmp_path), "--timeout", "0.5"),
+            *("--identity", alpha, "--resolver", where, "--resolv-conf", as_in_a_pod(tmp_path), "--timeout", "1"),
         )
         report.told(trap, how)
         if not any(isinstance(answer, str) for answer in zone.values()) or trap == "trailing-dot":
@@ -143,7 +203,7 @@ async def test_ports(tmp_path: Path) -> None:
 
     async def at(port: int) -> Report:
         alpha = copy_of(folder.identity("alpha"), tmp_path / "pod", server=f"tls://127.0.0.1:{port}")
-        return await doctor(tmp_path, "--identity", alpha, "--timeout", "0.5")
+        return await doctor(tmp_path, "--identity", alpha, "--timeout", "1")
 
     async def banner(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"SSH-2.0-other\r\n")
