@@ -55,14 +55,17 @@ async def look(transport: JetStreamTransport, connection: Connection) -> Look:
     async def at_home(queue: str, settings: QueueSettings) -> None:
         jobs, results = subjects.jobs_stream(queue), subjects.results_stream(queue)
         consumers = [subjects.jobs_consumer(settings.workers, priority) for priority in subjects.PRIORITIES]
-        stored, copy, *pulls = await asyncio.gather(
+        stored, later, copy, *pulls = await asyncio.gather(
             ask("STREAM.INFO", jobs),
+            ask("STREAM.INFO", subjects.delayed_stream(queue)),
             ask("STREAM.INFO", results),
             *(ask("CONSUMER.INFO", jobs, consumer) for consumer in consumers),
         )
         counts = seen.queues.setdefault(queue, {})
         if stored:
             counts.update(of_jobs(stored))
+        if later:
+            counts["delayed"] = _whole(later, "state", "messages")
         if copy:
             counts.update(of_copy(copy))
         if all(pulls):

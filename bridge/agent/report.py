@@ -27,7 +27,7 @@ MAX_AGE_MS: Final = 30_000
 """How old a report may be when it comes, and how far ahead: an old one says what was, and the truth may be zero."""
 
 COUNTS: Final = (
-    *("jobs", "jobs_limit", "in_flight", "redelivered", "oldest_ms", "waiting", "bytes", "bytes_limit"),
+    *("jobs", "jobs_limit", "delayed", "in_flight", "redelivered", "oldest_ms", "waiting", "bytes", "bytes_limit"),
     *("stored", "done", "lag", "silence_ms", "dead", "refused"),
 )
 """What may be told of a queue; what is not known is left out."""

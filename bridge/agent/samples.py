@@ -13,6 +13,7 @@ from bridge.signals.metrics import Metric
 _COUNTS: Final[Mapping[str, Metric]] = {
     "jobs": metrics.DEPTH,
     "jobs_limit": metrics.DEPTH_LIMIT,
+    "delayed": metrics.DELAYED,
     "in_flight": metrics.AT_WORK,
     "redelivered": metrics.REDELIVERED,
     "waiting": metrics.WAITING_PULLS,

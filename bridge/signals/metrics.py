@@ -76,6 +76,7 @@ _SEEN: Final = ("queue", "cloud", "via")
 
 DEPTH: Final = _gauge("queue_jobs", "Jobs stored and not done, those in flight included", *_SEEN)
 DEPTH_LIMIT: Final = _gauge("queue_jobs_limit", "What `max_pending` of the policy allows", *_SEEN)
+DELAYED: Final = _gauge("queue_jobs_delayed", "Jobs stored for a later time, and not among `queue_jobs`", *_SEEN)
 AT_WORK: Final = _gauge("queue_jobs_in_flight", "Jobs delivered to workers and not settled", *_SEEN)
 REDELIVERED: Final = _gauge("queue_jobs_redelivered", "Of those in flight, delivered more than once", *_SEEN)
 OLDEST: Final = _gauge("queue_oldest_seconds", "Age of the oldest job stored; 0 where there is none", *_SEEN)

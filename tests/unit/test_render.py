@@ -225,7 +225,7 @@ def test_agents_of_both_clouds_are_heard_through_the_link() -> None:
 
 
 def test_a_system_identity_is_told_and_acts_on_nothing() -> None:
-    for allowed in ("PING", "PING.VARZ", "ID.JSZ", "ID.CONNZ"):
+    for allowed in ("PING", "PING.VARZ", "ID.JSZ", "ID.LEAFZ"):
         assert may("sys", f"$SYS.REQ.SERVER.{allowed}")
     for verb in ("RELOAD", "KICK", "LDM", "PROFILEZ"):
         assert not may("sys", f"$SYS.REQ.SERVER.PING.{verb}")
