@@ -7,7 +7,23 @@ from typing import Final
 
 import typer
 
-from bridge.cli import agent, doctor, init, job, keys, pki, provision, queue, render, submit, trust, unseal, up, work
+from bridge.cli import (
+    agent,
+    doctor,
+    init,
+    job,
+    keys,
+    pki,
+    provision,
+    queue,
+    render,
+    submit,
+    top,
+    trust,
+    unseal,
+    up,
+    work,
+)
 from bridge.cli.demo import command as demo
 
 COMMANDS: Final[tuple[Callable[[typer.Typer], None], ...]] = (
@@ -23,6 +39,7 @@ COMMANDS: Final[tuple[Callable[[typer.Typer], None], ...]] = (
     submit.register,
     job.register,
     queue.register,
+    top.register,
     agent.register,
     doctor.register,
     unseal.register,

@@ -26,6 +26,7 @@ Inspectors = Annotated[
 UNKNOWN: Final = "unknown"
 _COLUMNS: Final = (
     ("pending", "pending"),
+    ("delayed", "delayed"),
     ("in_flight", "in flight"),
     ("redelivered", "redelivered"),
     ("results", "results"),
@@ -47,7 +48,9 @@ def ls(identity: Inspectors = None, folder: BridgeFolder = None, as_json: AsJson
     """List every queue. What cannot be asked is unknown, never 0: an inspector sees its own cloud alone."""
     out, clouds = Out(as_json), run(ask(inspectors(identity, folder)))
     states = clouds.queues()
-    columns = [(field, title) for field, title in _COLUMNS if field != "redelivered"]  # 80 columns; `show` tells it
+    columns = [
+        (field, title) for field, title in _COLUMNS if field not in ("redelivered", "delayed")
+    ]  # 80 columns; `show` has them
     out.table(
         ("queue", "from", "to", *(title.removeprefix("come ") for _, title in columns)),
         [(s.name, s.settings.home, s.settings.work, *(_told(s.count(field)) for field, _ in columns)) for s in states],

@@ -39,10 +39,14 @@ class QueueState:
         match field:
             case "pending":
                 return self._consumers("num_pending")
+            case "delayed":
+                return self._messages(home, subjects.delayed_stream(self.name))
             case "in_flight":
                 return self._consumers("num_ack_pending")
             case "redelivered":
                 return self._consumers("num_redelivered")
+            case "pulls":
+                return self._consumers("num_waiting")
             case "results":
                 return self._messages(work, subjects.results_stream(self.name))
             case "results_home":
@@ -75,7 +79,7 @@ class QueueState:
 
     def as_json(self) -> dict[str, Any]:
         """The numbers for machines; null is unknown."""
-        fields = ("pending", "in_flight", "redelivered", "results", "results_home", "dead", "refused")
+        fields = ("pending", "delayed", "in_flight", "redelivered", "results", "results_home", "dead", "refused")
         return {
             "queue": self.name,
             "home": self.settings.home,
@@ -159,19 +163,28 @@ async def ask(folders: Iterable[Path]) -> Clouds:
 
 
 async def _ask_cloud(clouds: Clouds, folder: Path, connection: Connection) -> None:
-    cloud = connection.cloud
     try:
         transport = await connect_soon(connection, Identity.load(folder).nkey_seed, folder, "bunny", timeout=TIMEOUT_S)
         async with transport:
-            for name, settings in connection.queues.items():
-                for where, stream in stream_names(name, settings):
-                    if where == cloud:
-                        clouds.answers[cloud, stream] = await _info(transport, "STREAM.INFO", stream)
-                for where, path in consumer_names(name, settings):
-                    if where == cloud:
-                        clouds.answers[cloud, path] = await _info(transport, "CONSUMER.INFO", *path.split("/"))
+            await look(clouds, transport, connection)
     except TransportError as error:
-        clouds.problems[cloud] = f"unknown: {error}"
+        clouds.problems[connection.cloud] = f"unknown: {error}"
+
+
+async def look(clouds: Clouds, transport: JetStreamTransport, connection: Connection) -> None:
+    """Ask the servers of an inspector's cloud about every asset of theirs.
+
+    Raises:
+        TransportError: One is not answered for.
+    """
+    cloud = connection.cloud
+    for name, settings in connection.queues.items():
+        for where, stream in stream_names(name, settings):
+            if where == cloud:
+                clouds.answers[cloud, stream] = await _info(transport, "STREAM.INFO", stream)
+        for where, path in consumer_names(name, settings):
+            if where == cloud:
+                clouds.answers[cloud, path] = await _info(transport, "CONSUMER.INFO", *path.split("/"))
 
 
 async def _info(transport: JetStreamTransport, call: str, *tokens: str) -> Info:
@@ -187,6 +200,7 @@ def stream_names(queue: str, settings: QueueSettings) -> list[tuple[str, str]]:
     in_work = (results, subjects.starts_stream(queue), subjects.dead_stream(queue), subjects.refused_stream(queue))
     return [
         (settings.home, subjects.jobs_stream(queue)),
+        (settings.home, subjects.delayed_stream(queue)),
         (settings.home, results),
         *((settings.work, name) for name in in_work),
     ]
