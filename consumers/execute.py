@@ -145,7 +145,8 @@ class Judge:
             return self._answer(case, message.data, "start").core.attempt
         except Refusal as refusal:
             _log.error("start_refused", queue=case.queue, job=case.core.job, refusal=refusal.name)
-            return case.delivery.delivered - 1
+            # At least one attempt is left: on a broker's word alone no job is ever signed as failed.
+            return min(case.delivery.delivered, case.settings.max_attempts) - 1
 
     async def record_start(self, case: Case, attempt: int) -> None:
         """Say that this is the given attempt, for whoever gets the job next."""
