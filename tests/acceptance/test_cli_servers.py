@@ -7,6 +7,7 @@ import contextlib
 import fcntl
 import json
 import os
+import re
 import shutil
 import signal
 from collections.abc import AsyncIterator
@@ -206,7 +207,7 @@ async def test_from_init_to_the_result_of_a_job(tmp_path: Path) -> None:
         return said.out + said.err
 
     async with servers(tmp_path, ports):
-        assert "stream JOBS_thumbnails                  created" in await provision("aws", "--dry-run")
+        assert re.search(r"stream JOBS_thumbnails +created", await provision("aws", "--dry-run"))
         for cloud in ("azure", "aws"):
             assert "created" in await provision(cloud)
             again = await provision(cloud)
@@ -221,7 +222,16 @@ async def test_from_init_to_the_result_of_a_job(tmp_path: Path) -> None:
 
         plan = tmp_path / "rendered/aws/plan.json"
         wanted = json.loads(plan.read_text())
-        wanted["streams"][0]["storage"] = "memory"
+        jobs = wanted["streams"][0]
+        jobs["max_bytes"] *= 2
+        jobs["metadata"]["io.nats.monitor.subjects-warn"] = "7"
+        plan.write_text(json.dumps(wanted))
+        dry = " ".join((await provision("aws", "--dry-run")).split())
+        assert "stream JOBS_thumbnails max_bytes 1GiB 2GiB" in dry
+        assert "stream JOBS_thumbnails io.nats.monitor.subjects-warn 500000 7" in dry
+        assert "updated" in await provision("aws")
+        assert "updated" not in await provision("aws")
+        jobs["storage"] = "memory"
         plan.write_text(json.dumps(wanted))
         refused = await provision("aws", code=1)
         assert "JOBS_thumbnails: storage is" in refused
