@@ -135,6 +135,8 @@ class Wire:
                     await bury(self.client)
                     self.client = TolerantClient()
                     await self.client.connect(self._urls, **self._options)
+                    if not self.client.is_connected:
+                        await self._rest()
         except TimeoutError:
             await self._give_up()
             if self._unauthorized:
@@ -230,6 +232,17 @@ class Wire:
     @property
     def _where(self) -> str:
         return ",".join(self._urls)
+
+    async def _rest(self) -> None:
+        """Wait after a server that hung up instead of its PONG, which nats-py reports as little as a success."""
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():  # nats-py swallows a cancellation that comes between two tries
+            raise asyncio.CancelledError
+        pause = self._pauses.next()
+        if not self._unauthorized:
+            self._reason = "the server hung up"
+        self._log.warning("connect_failed", reason=self._reason, seconds=round(pause, 2))
+        await asyncio.sleep(pause)
 
     async def _give_up(self) -> None:
         self._closed = "the transport was closed"
