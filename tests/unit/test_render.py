@@ -16,7 +16,7 @@ from bridge import subjects
 from bridge.identity import Connection, Identity, PublicIdentity
 from bridge.job import INLINE_LIMIT
 from bridge.policy import Cloud, IdentityEntry, Policy, Queue, Role
-from bridge.render import render, server_config
+from bridge.render import render, server_config, thresholds
 from bridge.render.conf import Noted, write
 from bridge.render.crossings import crossings
 from bridge.render.permissions import grants, link_permissions, permissions
@@ -291,6 +291,19 @@ def test_all_streams_can_be_read_by_name_and_none_wiped_by_a_header(cloud: str) 
         assert not stream["allow_rollup_hdrs"]
         assert stream["max_bytes"] > 0
         assert not (stream["retention"] == "workqueue" and stream.get("sources"))
+
+
+@given(st.integers(1, 10_000_000), st.integers(60_000, 30 * 86_400_000))
+def test_thresholds_can_be_reached_and_warn_before_they_are_critical(max_pending: int, max_outage: int) -> None:
+    queue = dataclasses.replace(QUEUES[0], max_pending=max_pending)
+    for found in (thresholds.stored_jobs(queue), thresholds.put_aside(queue)):
+        warn, critical = (int(found[f"io.nats.monitor.subjects-{level}"]) for level in ("warn", "critical"))
+        # The CLI takes the opposite order for the opposite meaning.
+        assert 0 < warn < critical
+        assert critical <= max(max_pending, 2)
+    silence = thresholds.copy(queue, max_outage)["io.nats.monitor.seen-critical"]
+    assert 5_000 <= int(silence.removesuffix("s")) * 1000 <= max_outage
+    assert thresholds.workers(queue, 65_536, 4_096).keys() > thresholds.home(queue).keys()
 
 
 def test_a_worker_can_put_aside_whatever_a_stream_of_jobs_takes() -> None:
