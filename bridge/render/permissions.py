@@ -12,8 +12,8 @@ What subjects cannot separate, and who is trusted with it:
 
 - Any member of a pool can settle its peers' deliveries: kinds of ack are not separate subjects. A producer that
   sends its job again closes that hole.
-- A provisioner updates the streams of its own cloud, and so could shorten one. It reads none, and no call of it
-  crosses the link.
+- A provisioner updates the streams of its own cloud, and so could shorten one, or have one republish into JetStream's
+  API, which then deletes. It reads none, and no call of it crosses the link.
 """
 
 from __future__ import annotations

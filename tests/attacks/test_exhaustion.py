@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
+
+from bridge import envelope
 from bridge.policy import Policy, Queue
 from consumers import Reject, Worker
 from tests.fleet import FAST, Fleet, policy, until
+from tests.world import World
 
 JUNK = 3_000
 SESSION = "feedfacefeedfacefeedface"
@@ -55,3 +59,25 @@ async def test_h41_junk_ahead_of_it_does_not_hold_up_another_queue() -> None:
             assert len(fleet.held("aws", "JOBS_thumbs")) > JUNK // 2  # it overtook them
             await until(lambda: not fleet.held("aws", "JOBS_thumbs"))
         assert len(fleet.held("azure", "REFUSED_thumbs")) == JUNK
+
+
+def test_what_is_remembered_of_messages_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A producer makes a new wrap and a new signature for each message, and a receiver would remember them all."""
+    monkeypatch.setattr(envelope, "CACHE_ENTRIES", 8)
+    world = World()
+    opener = world.opener("bunny")
+    for n in range(1, 33):
+        sealer = world.sealer("relay")  # a new one wraps anew
+        job = sealer.seal(world.job(n=n), world.now)
+        assert opener.open(opener.authenticate(job.data, world.now)).content.body
+        assert len(opener._secrets) <= 8
+        assert len(opener._roots) <= 8
+    assert len(opener._secrets) == len(opener._roots) == 8
+
+
+def test_a_wrap_is_used_so_often_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(envelope, "WRAP_MAX_USES", 3)
+    world = World()
+    sealer = world.sealer("relay")
+    used = [sealer.seal(world.job(n=n), world.now).core.wrap_id for n in range(1, 8)]
+    assert [used.count(wrap) for wrap in dict.fromkeys(used)] == [3, 3, 1]
