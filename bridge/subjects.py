@@ -191,9 +191,18 @@ def parse_job(subject: str) -> tuple[JobKey, str] | None:
 
 def parse_result(subject: str) -> JobKey | None:
     """The key that a ``results.…`` or ``done.…`` subject names, or None if it is neither."""
+    return _parse_generation(subject, "results", "done")
+
+
+def parse_dead(subject: str) -> JobKey | None:
+    """The key that a ``dead.…`` subject names, or None if it is not one."""
+    return _parse_generation(subject, "dead")
+
+
+def _parse_generation(subject: str, *prefixes: str) -> JobKey | None:
     match subject.split("."):
-        case ["results" | "done", queue, producer, session, n, g] if (
-            is_name(queue) and is_name(producer) and SESSION.fullmatch(session)
+        case [prefix, queue, producer, session, n, g] if (
+            prefix in prefixes and is_name(queue) and is_name(producer) and SESSION.fullmatch(session)
         ):
             number, generation = parse_decimal(n), parse_decimal(g)
             if number is not None and generation is not None:
@@ -228,9 +237,14 @@ def any_start(queue: str) -> str:
     return f"starts.{queue}.*.*.*.*"
 
 
-def any_dead(queue: str) -> str:
-    """The dead letters of a queue."""
-    return f"dead.{queue}.*.*.*.*"
+def any_dead(queue: str, producer: str = "*") -> str:
+    """The dead letters of a queue, of one producer's jobs where given."""
+    return f"dead.{queue}.{producer}.*.*.*"
+
+
+def dead_of_job(key: JobKey) -> str:
+    """The dead letters of all generations of a job."""
+    return f"dead.{key.queue}.{key.producer}.{key.session}.{key.n}.*"
 
 
 def any_refused(queue: str) -> str:

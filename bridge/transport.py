@@ -111,6 +111,22 @@ class Transport(Protocol):
             TransportError: No answer in time (the link may be down), or denied.
         """
 
+    async def after(self, stream: str, pattern: str, sequence: int, *, timeout: float = 5.0) -> Message | None:
+        """The first message of a local stream after a sequence whose subject a pattern covers, or None.
+
+        Its headers have ``Nats-Sequence`` and ``Nats-Time-Stamp``.
+
+        Raises:
+            TransportError: No answer in time, or denied.
+        """
+
+    async def remove(self, stream: str, sequence: int, *, timeout: float = 5.0) -> bool:
+        """Remove one message from a local stream; False where there is none.
+
+        Raises:
+            TransportError: No answer in time, or denied.
+        """
+
     async def subscribe(self, subject: str, callback: Callable[[Message], Awaitable[None]]) -> None:
         """Call ``callback`` for each message on a core subject until closed; returns once it is known."""
 

@@ -61,7 +61,7 @@ class Attempts:
             id=core.job,
             generation=core.generation,
             producer=core.sender,
-            issued=moment(core.issued),
+            issued=moment(case.submitted),
             deadline=moment(core.expires),
             attempt=case.attempt,
             max_attempts=handler.limits.max_attempts or case.settings.max_attempts,

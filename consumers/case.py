@@ -8,6 +8,7 @@ from bridge.core import Core
 from bridge.envelope import Authenticated
 from bridge.fence import RESEND_HEADER
 from bridge.identity import QueueSettings
+from bridge.replay import Replay
 from bridge.signals import NO_SPAN, Span
 from bridge.subjects import JobKey
 from bridge.transport import Delivery
@@ -25,6 +26,8 @@ class Case:
     """0 until it starts."""
     span: Span = NO_SPAN
     """Of the attempt."""
+    replay: Replay | None = None
+    """The order that it runs by, of a job that died before; `job` has the order's generation and times then."""
 
     @property
     def parent(self) -> Span | str | None:
@@ -53,6 +56,21 @@ class Case:
     def key(self) -> JobKey:
         """What names the job."""
         return self.job.core.key
+
+    @property
+    def envelope(self) -> bytes:
+        """The producer's envelope: what a dead letter keeps."""
+        return self.replay.original if self.replay is not None else self.delivery.message.data
+
+    @property
+    def submitted(self) -> int:
+        """When the producer issued it."""
+        return self.replay.submitted if self.replay is not None else self.core.issued
+
+    @property
+    def must_look(self) -> bool:
+        """Whether a result may stand already: an order may be stored again after it was done, and nothing says so."""
+        return self.seen_before or self.replay is not None
 
     @property
     def seen_before(self) -> bool:

@@ -18,6 +18,7 @@ from bridge.errors import Expired, FromTheFuture, Refusal, TransportError, Wrong
 from bridge.fence import authenticate_answer
 from bridge.identity import QueueSettings
 from bridge.transport import Delivery, Transport
+from consumers import replays
 from consumers.attempt import Attempts
 from consumers.case import Case
 from consumers.handlers import Handlers
@@ -80,6 +81,10 @@ class Judge:
             raise WrongSubject("the job is addressed to other workers than the queue's")
         return Case(queue, settings, delivery, job)
 
+    def admit_replay(self, queue: str, settings: QueueSettings, delivery: Delivery) -> Case:
+        """As `admit`, of an order to run a dead letter again."""
+        return replays.admit(self._opener, queue, settings, delivery)
+
     async def judge(self, case: Case) -> Verdict:
         """Come to a verdict. Only cancelling stops it."""
         try:
@@ -104,7 +109,7 @@ class Judge:
         return Answered()
 
     async def _judge(self, case: Case) -> Verdict:
-        if case.seen_before and (standing := await self.standing(case)) is not None:
+        if case.must_look and (standing := await self.standing(case)) is not None:
             return standing
         try:
             check_time(case.core, now_ms())

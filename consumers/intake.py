@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
@@ -19,6 +19,7 @@ from bridge.signals import metrics
 from bridge.signals.meter import Meter, Sample
 from bridge.transport import Delivery, Pull, Transport
 from bridge.trust import Trust
+from consumers.case import Case
 from consumers.execute import Judge
 from consumers.lease import Lease
 from consumers.settle import Settler
@@ -38,7 +39,7 @@ _log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Lane:
-    """One consumer of a queue that is served: a priority, or the jobs with a time."""
+    """One consumer of a queue that is served: a priority, the jobs with a time, or the replay orders."""
 
     queue: str
     name: str
@@ -46,6 +47,7 @@ class Lane:
     settings: QueueSettings
     pull: Pull
     lease: Lease
+    admit: Callable[[str, QueueSettings, Delivery], Case]
 
 
 class Intake:
@@ -135,13 +137,15 @@ class Intake:
     def _lanes(self, queue: str, settings: QueueSettings, pool: str, cloud: str) -> Iterator[Lane]:
         home = None if settings.home == cloud else settings.home
         jobs = subjects.jobs_stream(queue)
-        consumers = [(jobs, subjects.jobs_consumer(pool, priority), WEIGHTS[priority]) for priority in WEIGHTS]
-        consumers.append((subjects.delayed_stream(queue), pool, WEIGHTS["normal"]))
+        consumers = [(jobs, subjects.jobs_consumer(pool, priority), priority) for priority in WEIGHTS]
+        consumers += [(subjects.delayed_stream(queue), pool, "normal"), (subjects.replay_stream(queue), pool, "normal")]
         for stream, consumer, weight in consumers:
+            replays = stream == subjects.replay_stream(queue)
             lost = partial(self._meter.count, metrics.LOST_LEASES, queue)
             lease = Lease(self._transport, settings.ack_wait_ms / 1000, lost)
-            pull = self._transport.pull(stream, consumer, cloud=home)
-            yield Lane(queue, f"{stream}-{consumer}", weight, settings, pull, lease)
+            pull = self._transport.pull(stream, consumer, cloud=None if replays else home)
+            admit = self._judge.admit_replay if replays else self._judge.admit
+            yield Lane(queue, f"{stream}-{consumer}", WEIGHTS[weight], settings, pull, lease, admit)
 
     def _now(self, lanes: list[Lane]) -> list[Sample]:
         by_queue = {queue: [lane for lane in lanes if lane.queue == queue] for queue in {each.queue for each in lanes}}
@@ -189,7 +193,7 @@ class Intake:
     async def _execute(self, lane: Lane, delivery: Delivery, slot: contextlib.AsyncExitStack) -> None:
         try:
             try:
-                case = self._judge.admit(lane.queue, lane.settings, delivery)
+                case = lane.admit(lane.queue, lane.settings, delivery)
             except Refusal as refusal:
                 await slot.aclose()
                 if isinstance(refusal, UnknownVersion) and delivery.delivered < NEWER_DELIVERIES:

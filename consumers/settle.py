@@ -30,6 +30,7 @@ from bridge.job import Content, Failure, Status, encode
 from bridge.signals import NO_SPAN, Operation, Signals, Span, about, metrics
 from bridge.transport import Delivery, Transport
 from bridge.trust import Trust
+from consumers import replays
 from consumers.case import Case
 from consumers.execute import TROUBLE_DELAY_S, Judge
 from consumers.verdict import Answered, Done, Park, Poisoned, Reject, Retry, Snooze, TooLate, Verdict, Wait
@@ -138,7 +139,7 @@ class Settler:
             case Answered():
                 log.info("job_answered_before")
                 self._meter.count(metrics.FENCE_HITS, case.queue)
-                await self._transport.ack(case.delivery)
+                await self._ack(case)
             case Poisoned(refusal):
                 await self._poisoned(case, refusal)
             case Retry():
@@ -201,7 +202,7 @@ class Settler:
                 self._meter.count(metrics.FENCE_HITS, case.queue)
                 break
             await asyncio.sleep(TROUBLE_DELAY_S)
-        await self._transport.ack(case.delivery)
+        await self._ack(case)
         if not taken:
             self._meter.count(metrics.RESULT_BYTES, case.queue, case.core.kind, by=len(data))
         _log.debug("job_answered", queue=case.queue, job=case.core.job, attempt=case.attempt, status=str(status))
@@ -235,12 +236,17 @@ class Settler:
     async def _poisoned(self, case: Case, refusal: Refusal) -> None:
         _log.error("fence_poisoned", queue=case.queue, job=case.core.job, refusal=refusal.name)
         await self._bury(case, FencePoisoned.__name__)
+        await self._ack(case)
+
+    async def _ack(self, case: Case) -> None:
+        """Ack what is answered."""
+        if case.core.generation:
+            await replays.retire(case, self._transport)
         await self._transport.ack(case.delivery)
 
     async def _bury(self, case: Case, cause: str) -> None:
-        headers = {**case.hints(), "Bunny-Cause": _word(cause)}
-        data = case.delivery.message.data
-        if await self._store(subjects.dead_stream(case.queue), subjects.dead(case.key), data, headers):
+        headers = {**case.hints(), **replays.history(case), "Bunny-Cause": _word(cause)}
+        if await self._store(subjects.dead_stream(case.queue), subjects.dead(case.key), case.envelope, headers):
             self._meter.count(metrics.DEAD_LETTERS, case.queue, case.core.kind)
 
     async def _store(self, stream: str, subject: str, data: bytes, headers: dict[str, str]) -> bool:

@@ -22,6 +22,7 @@ from bridge.signals import OFF, Signals, signalling
 from bridge.signals.metrics import HANDLES
 from bridge.transport import Transport
 from bridge.trust import Trust
+from producers import generations
 from producers.handle import Handle
 from producers.inbox import Inbox
 from producers.outbox import Outbox, Parcel
@@ -289,11 +290,16 @@ class Producer:
                     group.create_task(store(len(outcomes) - 1, job))
         return outcomes
 
-    async def attach(self, token: str | JobToken) -> Handle[Any]:
+    async def attach(self, token: str | JobToken, *, generation: int | None = None) -> Handle[Any]:
         """A handle to a job that this identity submitted, in this process or an earlier one.
+
+        A job that failed may have been replayed by the operators of the other cloud: each replay is a generation of
+        its own, and the result of an earlier one stays what it was.
 
         Args:
             token: What `Handle.token` was, or its text.
+            generation: Which run to wait for; by default the token's, or the newest that was answered since, unless
+                the token's succeeded.
 
         Returns:
             The handle, done if the result stands already. Without a timeout its `Handle.result` waits for the
@@ -311,12 +317,24 @@ class Producer:
             raise ConfigurationError(
                 f"{self._name} has no queue {token.queue!r}; render and deliver the connection again"
             )
+        if generation is not None:
+            if generation < 0:
+                raise UsageError(f"generation {generation}; they count from 0")
+            token = token._replace(generation=generation)
+        await self._inbox.listen(token.queue, token.session)
+        handle = await self._attach(token, settings.deadline_ms)
+        if generation is None and not handle.succeeded():
+            newest = await generations.newest(self._transport, token.key)
+            if newest > token.generation:
+                return await self._attach(token._replace(generation=newest), settings.deadline_ms)
+        return handle
+
+    async def _attach(self, token: JobToken, lifetime_ms: int) -> Handle[Any]:
         known = self._inbox.get(token.key)
         if known is not None and known.token == token:
             return known
-        handle = self._handle(token, settings.deadline_ms, None)
+        handle = self._handle(token, lifetime_ms, None)
         self._inbox.expect(handle)
-        await self._inbox.listen(token.queue, token.session)
         await self._inbox.ask(handle)
         return handle
 

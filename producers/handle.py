@@ -63,6 +63,11 @@ class Handle(Generic[R]):
         """Whether `result` would return, or raise, without waiting."""
         return self._outcome.done()
 
+    def succeeded(self) -> bool:
+        """Whether it is done, and the handler returned."""
+        outcome = self._outcome.result() if self._outcome.done() else None
+        return isinstance(outcome, Opened) and outcome.status is Status.SUCCEEDED
+
     @overload
     async def result(self, type: None = None, *, timeout: float | timedelta | None = None) -> R: ...
     @overload

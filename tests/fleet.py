@@ -11,7 +11,7 @@ from typing import Any
 
 from bridge.envelope import Opener, Sealer
 from bridge.identity import Connection
-from bridge.policy import Backoff, Cloud, IdentityEntry, Policy, Queue, TrustPolicy
+from bridge.policy import Backoff, Cloud, IdentityEntry, Policy, Queue, Role, TrustPolicy
 from bridge.testing import MemoryRig
 from bridge.transport import Transport
 from consumers import Worker
@@ -34,6 +34,9 @@ def policy(**thumbs: Any) -> Policy:  # noqa: ANN401  fields of Queue
             "relay": IdentityEntry("relay", "aws"),
             "other": IdentityEntry("other", "aws"),
             "bunny": IdentityEntry("bunny", "azure"),
+            "boss": IdentityEntry("boss", "azure", Role.OPERATOR),
+            "boss-aws": IdentityEntry("boss-aws", "aws", Role.OPERATOR),
+            "ops": IdentityEntry("ops", "azure", Role.INSPECTOR),
         },
         queues={"thumbs": replace(forth, **thumbs), "lookup": back},
         trust=TrustPolicy(threshold=1, expires_ms=3_600_000),

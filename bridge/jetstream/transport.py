@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Final
@@ -28,6 +29,10 @@ WAITING_BYTES: Final = 64 * 1024 * 1024
 
 RETRY_FIRST_S: Final = 0.1
 RETRY_LONGEST_S: Final = 1.0
+
+_NO_MESSAGE: Final = 10037
+_NOT_DELETED: Final = 10057
+"""What a server says where the message to be removed is not there."""
 
 
 async def connect(
@@ -125,17 +130,29 @@ class JetStreamTransport:
     ) -> Message | None:
         """See `bridge.transport.Transport.lookup`."""
         reply = await self._ask(subjects.direct_get(stream, subject, cloud), b"", timeout)
-        headers = reply.headers or {}
-        # A stored message may carry any header, "Status: 404" among them, and nats-py puts the server's status line
-        # and the headers in one mapping. Only the server's own replies lack the stream's name.
-        if "Nats-Stream" not in headers:
-            status = headers.get("Status", "")
-            if status == "404" and not reply.data:
-                return None
-            raise TransportError(f"{subject}: {stream}: a direct get answered {status[:3] or 'with no headers'}")
-        if headers.get("Nats-Subject") != subject:
+        found = _found(reply, stream, subject)
+        if found is not None and found.headers.get("Nats-Subject") != subject:
             raise TransportError(f"{subject}: {stream}: a direct get answered with another subject's message")
-        return Message(subject, reply.data, headers)
+        return None if found is None else Message(subject, found.data, found.headers)
+
+    async def after(self, stream: str, pattern: str, sequence: int, *, timeout: float = 5.0) -> Message | None:
+        """See `bridge.transport.Transport.after`."""
+        wanted = json.dumps({"seq": sequence + 1, "next_by_subj": pattern}).encode()
+        reply = await self._ask(subjects.api_call("DIRECT.GET", stream), wanted, timeout)
+        return _found(reply, stream, pattern)
+
+    async def remove(self, stream: str, sequence: int, *, timeout: float = 5.0) -> bool:
+        """See `bridge.transport.Transport.remove`."""
+        asked = subjects.api_call("STREAM.MSG.DELETE", stream)
+        reply = await self._ask(asked, json.dumps({"seq": sequence}).encode(), timeout)
+        try:
+            error = json.loads(reply.data).get("error")
+            code = int(error["err_code"]) if error else 0
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            raise TransportError(f"{stream}: not an answer to the removal of a message") from None
+        if code not in (0, _NO_MESSAGE, _NOT_DELETED):
+            raise TransportError(f"{stream}: message {sequence} is not removed ({code})")
+        return code == 0
 
     async def request(self, subject: str, payload: bytes, timeout: float = 5.0) -> bytes:
         """Ask the server's API, with JSON in and out; for provisioning and listing.
@@ -209,3 +226,15 @@ class JetStreamTransport:
                 async with asyncio.timeout_at(deadline):
                     await asyncio.sleep(pauses.next())
         raise TransportError(f"{subject}: {problem}")
+
+
+def _found(reply: Msg, stream: str, asked: str) -> Message | None:
+    headers = reply.headers or {}
+    # A stored message may carry any header, "Status: 404" among them, and nats-py puts the server's status line
+    # and the headers in one mapping. Only the server's own replies lack the stream's name.
+    if "Nats-Stream" not in headers:
+        status = headers.get("Status", "")
+        if status == "404" and not reply.data:
+            return None
+        raise TransportError(f"{asked}: {stream}: a direct get answered {status[:3] or 'with no headers'}")
+    return Message(headers.get("Nats-Subject", ""), reply.data, headers)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from bridge.errors import PayloadTooLarge, QueueFull, SubjectTaken
+from bridge.errors import PayloadTooLarge, QueueFull, SubjectTaken, TransportError
 from bridge.transport import PubAck
 
 RECORD_OVERHEAD = 30
@@ -23,6 +24,8 @@ class Stored:
     headers: Mapping[str, str]
     stored: float
     """Of the clock that the stream is told the time of."""
+    until: float = math.inf
+    """When it goes, where it says so itself."""
 
     @property
     def size(self) -> int:
@@ -54,6 +57,8 @@ class Stream:
         self._messages: dict[int, Stored] = {}
         self._by_subject: dict[str, dict[int, None]] = {}
         self._ids: dict[str, tuple[int, float]] = {}
+        self._passing: dict[int, float] = {}
+        """When messages go that say so themselves."""
         self._bytes = 0
         self._last = 0
 
@@ -71,7 +76,7 @@ class Stream:
         message_id = headers.get("Nats-Msg-Id")
         if message_id is not None and message_id in self._ids:
             return PubAck(self.name, self._ids[message_id][0], duplicate=True)
-        message = Stored(self._last + 1, subject, data, dict(headers), now)
+        message = Stored(self._last + 1, subject, data, dict(headers), now, now + self._life(subject, headers))
         if 0 <= self._max_size < message.size - len(subject) - RECORD_OVERHEAD:
             raise PayloadTooLarge(f"{subject}: more bytes than {self.name} takes")
         same = self._by_subject.get(subject, {})
@@ -88,6 +93,8 @@ class Stream:
         self._messages[message.sequence] = message
         self._by_subject.setdefault(subject, {})[message.sequence] = None
         self._bytes += message.size
+        if message.until < math.inf:
+            self._passing[message.sequence] = message.until
         if message_id is not None and self._window > 0:
             self._ids[message_id] = (message.sequence, now)
         return PubAck(self.name, message.sequence, duplicate=False)
@@ -124,8 +131,23 @@ class Stream:
         if self._max_age > 0:
             while self._messages and next(iter(self._messages.values())).stored + self._max_age <= now:
                 self.remove(next(iter(self._messages)))
+        for sequence in [each for each, until in self._passing.items() if until <= now]:
+            del self._passing[sequence]
+            self.remove(sequence)
         while self._ids and next(iter(self._ids.values()))[1] + self._window <= now:
             del self._ids[next(iter(self._ids))]
+
+    def _life(self, subject: str, headers: Mapping[str, str]) -> float:
+        """Seconds that a message lives by its own word; a number of them is all that is understood here."""
+        told = headers.get("Nats-TTL")
+        if told is None:
+            return math.inf
+        if not self.config.get("allow_msg_ttl"):
+            raise TransportError(f"{subject}: {self.name} refused it: per-message TTL is disabled (10166)")
+        try:
+            return float(told.removesuffix("s"))
+        except ValueError:
+            raise TransportError(f"{subject}: {self.name} refused it: invalid per-message TTL (10165)") from None
 
     def _full(self, more: int) -> str:
         if 0 < self._max_messages <= len(self._messages):

@@ -6,12 +6,14 @@ import asyncio
 import contextlib
 import secrets
 from collections.abc import Awaitable, Callable, Mapping
+from datetime import UTC, datetime, timedelta
 
 import structlog
 
 from bridge.errors import NotConnected, PayloadTooLarge, TransportError
 from bridge.memory.clouds import Cloud, Clouds, found, now
 from bridge.memory.consumer import Consumer
+from bridge.memory.store import matches
 from bridge.transport import MAX_MESSAGE, Delivery, Message, PubAck
 
 _log = structlog.get_logger(__name__)
@@ -130,6 +132,27 @@ class MemoryTransport:
         held = self._bridge.stream(there, stream)
         message = held.last_of(subject, now())
         return None if message is None else Message(message.subject, message.data, found(held, message))
+
+    async def after(self, stream: str, pattern: str, sequence: int, *, timeout: float = 5.0) -> Message | None:
+        """See `bridge.transport.Transport.after`."""
+        self._check_open()
+        await asyncio.sleep(0)
+        held = self._bridge.stream(self._cloud.name, stream)
+        held.expire(now())
+        message = next((each for each in held.after(sequence) if matches(pattern, each.subject)), None)
+        if message is None:
+            return None
+        stored = datetime.now(UTC) - timedelta(seconds=now() - message.stored)
+        return Message(message.subject, message.data, {**found(held, message), "Nats-Time-Stamp": stored.isoformat()})
+
+    async def remove(self, stream: str, sequence: int, *, timeout: float = 5.0) -> bool:
+        """See `bridge.transport.Transport.remove`."""
+        self._check_open()
+        await asyncio.sleep(0)
+        held = self._bridge.stream(self._cloud.name, stream)
+        there = held.get(sequence) is not None
+        held.remove(sequence)
+        return there
 
     async def subscribe(self, subject: str, callback: Callable[[Message], Awaitable[None]]) -> None:
         """See `bridge.transport.Transport.subscribe`."""

@@ -51,8 +51,10 @@ _ONE_WAY: Final[Mapping[str, Any]] = {
     "deny_delete": True,
     "deny_purge": True,
     "allow_rollup_hdrs": False,
+    "allow_msg_ttl": True,
 }
-"""Stream fields that may be changed to this value only: away from it, stored messages lose a protection."""
+"""Stream fields that may be changed to this value only: away from it, stored messages lose a
+protection, or a server refuses the change."""
 
 _LIMITS: Final = frozenset({"max_msgs", "max_bytes", "max_age", "max_msgs_per_subject"})
 

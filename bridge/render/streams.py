@@ -190,6 +190,8 @@ def _dead(queue: Queue) -> Config:
         max_msgs_per_subject=1,
         max_bytes=_aside(queue),
         max_age=_seconds(DEAD_AGE_S),
+        # What takes the place of a letter whose replay was answered is gone a second later.
+        allow_msg_ttl=True,
         metadata=thresholds.put_aside(queue),
     )
 
