@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from bridge.devserver import monitor
+from bridge.devserver import Server, monitor
+from bridge.devserver.ports import free_port
 from bridge.testing import EmbeddedRig, embedded_bridge
 from tests.load import clustered, run_load
 from tests.support import write_policy
@@ -53,3 +54,37 @@ async def test_a_cluster_that_loses_the_leader_of_a_stream_loses_no_job(
 
         await rig.bridge.restart(killed)
         await rig.until_flowing(30)
+
+
+@pytest.mark.parametrize(("certificate", "joins"), [("cluster", True), ("link", False), ("clients", False)])
+async def test_only_a_certificate_that_names_a_route_joins_the_cluster(
+    tmp_path: Path, certificate: str, joins: bool
+) -> None:
+    """The leaf's link certificate is of the same authority and good for dialling: it is no good for routing."""
+    policy = write_policy(tmp_path, clustered("azure"))
+    async with embedded_bridge(policy, folder=tmp_path / "bunny", provisioned=False) as rig:
+        bridge, taken = rig.bridge, set[int]()
+        pki, port = bridge.folder.pki / "azure", free_port(taken)
+        config = tmp_path / "stranger.conf"
+        config.write_text(
+            f'server_name: stranger, listen: "127.0.0.1:{free_port(taken)}", http: "127.0.0.1:{port}"\n'
+            f'cluster {{ name: "acme-azure", listen: "127.0.0.1:{free_port(taken)}", '
+            f'routes: ["tls://localhost:{bridge.ports["azure.1"].routes}"], '
+            f'tls {{ cert_file: "{pki / certificate}.pem", key_file: "{pki / certificate}.key", '
+            f'ca_file: "{pki}/ca.pem" }} }}\n'
+        )
+        stranger = Server("stranger", config, {}, monitor_port=port, log=tmp_path / "stranger.log")
+
+        async def joined() -> bool:
+            _, body = await monitor.get(bridge.leaf.monitor_port, "/routez")
+            return "stranger" in {route["remote_name"] for route in body["routes"]}
+
+        async def refused() -> bool:
+            return any(word in bridge.leaf.log.read_text() for word in ("authentication error", "TLS route handshake"))
+
+        await stranger.start()
+        try:
+            await monitor.until(joined if joins else refused, 20, "the cluster's answer to a stranger")
+            assert await joined() is joins
+        finally:
+            await stranger.stop()
