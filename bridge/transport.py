@@ -9,11 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeAlias
 
 MAX_MESSAGE: Final = 768 * 1024
 """Bytes of one message's data, far below every server's ``max_payload``: what is too large for the other side of a
 link cuts that link for ever."""
+
+
+Unsubscribe: TypeAlias = Callable[[], Awaitable[None]]
+"""Ends a subscription. It never raises."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,8 +131,41 @@ class Transport(Protocol):
             TransportError: No answer in time, or denied.
         """
 
-    async def subscribe(self, subject: str, callback: Callable[[Message], Awaitable[None]]) -> None:
-        """Call ``callback`` for each message on a core subject until closed; returns once it is known."""
+    async def subscribe(self, subject: str, callback: Callable[[Message], Awaitable[None]]) -> Unsubscribe:
+        """Call ``callback`` for each message on a core subject until closed; returns once it is known.
+
+        Returns:
+            What ends it sooner.
+        """
+
+    async def read(
+        self, stream: str, pattern: str, *, first: int, most: int, cloud: str | None = None, timeout: float = 5.0
+    ) -> list[Message]:
+        """Messages of a stream whose subject a pattern covers, in order, by one batched direct get.
+
+        Their headers have ``Nats-Sequence``.
+
+        Args:
+            stream: The stream.
+            pattern: The subject, with wildcards.
+            first: The least sequence.
+            most: How many messages at most; there may be fewer though more are stored, but not none.
+            cloud: The stream's cloud.
+            timeout: Seconds until all of them have come.
+
+        Raises:
+            TransportError: No answer in time (the link may be down), or denied.
+        """
+
+    async def tell(self, subject: str, data: bytes) -> None:
+        """Publish on a core subject: to whoever listens now, stored nowhere, perhaps lost.
+
+        Raises:
+            TransportError: Not connected.
+        """
+
+    def on_reconnect(self, callback: Callable[[], None]) -> None:
+        """Call ``callback`` each time the connection stands again: what was told meanwhile was missed."""
 
     def pull(self, stream: str, consumer: str, *, cloud: str | None = None) -> Pull:
         """Start pulling from a durable consumer, with no credit yet."""

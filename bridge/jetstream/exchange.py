@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeAlias
 
 from nats.aio.msg import Msg
 from nats.errors import ConnectionClosedError, MaxPayloadError, OutboundBufferLimitError
@@ -26,12 +26,15 @@ SWEEP_S: Final = 0.1
 LOST: Final = None
 """The reply to a question that was under way when the connection broke: it may have arrived, or not."""
 
+Take: TypeAlias = Callable[[Msg], bool]
+
 
 @dataclass(slots=True, eq=False)
 class _Question:
     subject: str
     deadline: float
     reply: asyncio.Future[Msg | None]
+    take: Take | None
 
 
 class Exchange:
@@ -56,8 +59,22 @@ class Exchange:
         self._wire.on_closed.append(self._closed)
         self._wire.on_denied.append(self._denied)
 
-    async def ask(self, subject: str, data: bytes, headers: Mapping[str, str] | None, deadline: float) -> Msg | None:
+    async def ask(
+        self,
+        subject: str,
+        data: bytes,
+        headers: Mapping[str, str] | None,
+        deadline: float,
+        take: Take | None = None,
+    ) -> Msg | None:
         """Send, and wait for the reply; `LOST` if the connection broke meanwhile.
+
+        Args:
+            subject: Where to.
+            data: What is asked.
+            headers: As they are sent.
+            deadline: Of the loop's clock.
+            take: For a question with many replies: whether this one is but a part, which it keeps.
 
         Raises:
             TimeoutError: ``deadline`` (of the loop's clock) has passed.
@@ -66,7 +83,7 @@ class Exchange:
         """
         self._asked += 1
         token = str(self._asked)
-        question = _Question(subject, deadline, self._loop.create_future())
+        question = _Question(subject, deadline, self._loop.create_future(), take)
         self._open[token] = question
         if self._timer is None:
             self._timer = self._loop.call_later(SWEEP_S, self._sweep)
@@ -87,7 +104,9 @@ class Exchange:
 
     async def _replied(self, message: Msg) -> None:
         question = self._open.get(message.subject[len(self._inbox) :])
-        if question is not None and not question.reply.done():
+        if question is None or question.reply.done():
+            return
+        if question.take is None or not question.take(message):
             question.reply.set_result(message)
 
     def _sweep(self) -> None:

@@ -16,16 +16,18 @@ from bridge import subjects
 from bridge.errors import NotConnected, PublishTimeout, TransportError
 from bridge.identity import Connection
 from bridge.jetstream.connection import Wire, as_transport_error, log, tls_context
-from bridge.jetstream.exchange import LOST, Exchange
+from bridge.jetstream.exchange import LOST, Exchange, Take
 from bridge.jetstream.pauses import Pauses
 from bridge.jetstream.publish import Publisher, is_no_responders
 from bridge.jetstream.pull import JetStreamPull
 from bridge.jetstream.settle import ACK, IN_PROGRESS, nak, settle
-from bridge.transport import Delivery, Message, PubAck
+from bridge.transport import Delivery, Message, PubAck, Unsubscribe
 
 SUBSCRIBE_TIMEOUT_S: Final = 10.0
 WAITING_BYTES: Final = 64 * 1024 * 1024
 """How far a subscription's callback may be behind. What is dropped beyond that is found as what never came is."""
+READ_BYTES: Final = 1024 * 1024
+"""After how much a batched direct get is to end: left to itself a server sends 64 MiB."""
 
 RETRY_FIRST_S: Final = 0.1
 RETRY_LONGEST_S: Final = 1.0
@@ -92,7 +94,7 @@ class JetStreamTransport:
         return self._wire.connected
 
     def on_reconnect(self, callback: Callable[[], None]) -> None:
-        """Call ``callback`` each time the connection stands again: what was published meanwhile was missed."""
+        """See `bridge.transport.Transport.on_reconnect`."""
         self._wire.on_back.append(callback)
 
     async def publish(
@@ -108,11 +110,7 @@ class JetStreamTransport:
         return await self._publisher.publish(stream, subject, data, headers, timeout)
 
     async def tell(self, subject: str, data: bytes, reply: str = "") -> None:
-        """Publish on a core subject: to whoever listens now, stored nowhere, perhaps lost.
-
-        Raises:
-            TransportError: Not connected, or the client refuses it.
-        """
+        """See `bridge.transport.Transport.tell`."""
         if not self._wire.connected:  # the client would keep it, and send it when it is no longer true
             raise NotConnected("not connected to the local NATS server")
         try:
@@ -163,7 +161,28 @@ class JetStreamTransport:
         """
         return (await self._ask(subject, payload, timeout)).data
 
-    async def subscribe(self, subject: str, callback: Callable[[Message], Awaitable[None]]) -> None:
+    async def read(
+        self, stream: str, pattern: str, *, first: int, most: int, cloud: str | None = None, timeout: float = 5.0
+    ) -> list[Message]:
+        """See `bridge.transport.Transport.read`."""
+        subject = subjects.api_call("DIRECT.GET", stream, cloud=cloud)
+        wanted = {"seq": first, "next_by_subj": pattern, "batch": most, "max_bytes": READ_BYTES}
+        found: list[Msg] = []
+
+        def taken(message: Msg) -> bool:
+            if "Nats-Stream" not in (message.headers or {}) or len(found) >= most:  # see `lookup`
+                return False
+            found.append(message)
+            return True
+
+        last = await self._ask(subject, json.dumps(wanted).encode(), timeout, taken)
+        status = (last.headers or {}).get("Status", "")
+        if status not in ("204", "404") or last.data:
+            raise TransportError(f"{stream}: a batched direct get ended with {status[:3] or 'no status'}")
+        headed = [(each, each.headers or {}) for each in found]
+        return [Message(headers.get("Nats-Subject", ""), each.data, headers) for each, headers in headed]
+
+    async def subscribe(self, subject: str, callback: Callable[[Message], Awaitable[None]]) -> Unsubscribe:
         """See `bridge.transport.Transport.subscribe`."""
 
         async def received(message: Msg) -> None:
@@ -172,7 +191,13 @@ class JetStreamTransport:
             except Exception:  # one message must not end the subscription
                 log.exception("subscription_callback_failed", subject=message.subject)
 
-        await self._wire.subscribe(subject, received, SUBSCRIBE_TIMEOUT_S, limit=WAITING_BYTES)
+        subscription = await self._wire.subscribe(subject, received, SUBSCRIBE_TIMEOUT_S, limit=WAITING_BYTES)
+
+        async def end() -> None:
+            with contextlib.suppress(NatsError):  # closed: then it has ended
+                await subscription.unsubscribe()
+
+        return end
 
     def pull(self, stream: str, consumer: str, *, cloud: str | None = None) -> JetStreamPull:
         """See `bridge.transport.Transport.pull`."""
@@ -207,7 +232,7 @@ class JetStreamTransport:
         await asyncio.gather(*(pull.task for pull in self._pulls), return_exceptions=True)
         self._pulls.clear()
 
-    async def _ask(self, subject: str, payload: bytes, timeout: float) -> Msg:
+    async def _ask(self, subject: str, payload: bytes, timeout: float, take: Take | None = None) -> Msg:
         deadline = self._loop.time() + timeout
         pauses = Pauses(RETRY_FIRST_S, RETRY_LONGEST_S)
         problem = "no answer in time"
@@ -217,8 +242,10 @@ class JetStreamTransport:
                     await self._wire.until_up(deadline)
                 except PublishTimeout as error:
                     raise TransportError(str(error)) from None
-                reply = await self._exchange.ask(subject, payload, None, deadline)
+                reply = await self._exchange.ask(subject, payload, None, deadline, take)
                 if reply is LOST:
+                    if take is not None:
+                        raise TransportError(f"{subject}: the connection broke while it was answered")
                     continue
                 if not is_no_responders(reply.data, reply.headers):
                     return reply

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Final
 
 from bridge.errors import PublishTimeout, QueueFull, TransportError
 from bridge.memory.consumer import Consumer
@@ -12,6 +12,8 @@ from bridge.memory.store import Stored, Stream, matches, rewrite
 from bridge.transport import Delivery, Message, PubAck
 
 Listener = Callable[[Message], None]
+_CROSSING: Final = ("control", "events")
+"""First tokens of subjects on which what is said in one cloud is heard in the other (`bridge.render.crossings`)."""
 
 
 class Cloud:
@@ -141,12 +143,20 @@ class Clouds:
         found = next((s for s in cloud.streams.values() if s.takes(subject)), None)
         if found is None:
             raise PublishTimeout(f"{subject}: {stream} does not answer; is it provisioned?")
+        self.tell(cloud, Message(subject, data, headers))  # who listens hears it, whether it is stored or not
         if found.name != stream:
             raise TransportError(f"{subject}: {stream} refused it: expected stream does not match (10060)")
         ack = found.store(subject, data, headers, now())
         if not ack.duplicate:
             asyncio.get_running_loop().call_soon(self._spread, cloud, found, ack.sequence)
         return ack
+
+    def tell(self, cloud: Cloud, message: Message) -> None:
+        """Bring a message to those who listen in a cloud, and in the others what crosses the link as it is said."""
+        crosses = self._link_up and message.subject.partition(".")[0] in _CROSSING
+        for each in self._clouds.values():
+            if each is cloud or crosses:
+                each.tell(message)
 
     def stream(self, cloud: str, name: str) -> Stream:
         """A stream of a cloud.

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import secrets
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime, timedelta
+from itertools import islice
 
 import structlog
 
@@ -14,7 +14,7 @@ from bridge.errors import NotConnected, PayloadTooLarge, TransportError
 from bridge.memory.clouds import Cloud, Clouds, found, now
 from bridge.memory.consumer import Consumer
 from bridge.memory.store import matches
-from bridge.transport import MAX_MESSAGE, Delivery, Message, PubAck
+from bridge.transport import MAX_MESSAGE, Delivery, Message, PubAck, Unsubscribe
 
 _log = structlog.get_logger(__name__)
 
@@ -154,11 +154,33 @@ class MemoryTransport:
         held.remove(sequence)
         return there
 
-    async def subscribe(self, subject: str, callback: Callable[[Message], Awaitable[None]]) -> None:
+    async def read(
+        self, stream: str, pattern: str, *, first: int, most: int, cloud: str | None = None, timeout: float = 5.0
+    ) -> list[Message]:
+        """See `bridge.transport.Transport.read`."""
+        self._check_open()
+        there = self._cloud.name if cloud is None else cloud
+        await self._bridge.until_reachable(self._cloud.name, there, timeout)
+        await asyncio.sleep(0)
+        held = self._bridge.stream(there, stream)
+        held.expire(now())
+        wanted = (each for each in held.after(first - 1) if matches(pattern, each.subject))
+        return [Message(each.subject, each.data, found(held, each)) for each in islice(wanted, most)]
+
+    async def tell(self, subject: str, data: bytes) -> None:
+        """See `bridge.transport.Transport.tell`."""
+        self._check_open()
+        self._bridge.tell(self._cloud, Message(subject, data))
+
+    def on_reconnect(self, callback: Callable[[], None]) -> None:
+        """See `bridge.transport.Transport.on_reconnect`: the memory of a process is never lost and found again."""
+
+    async def subscribe(self, subject: str, callback: Callable[[Message], Awaitable[None]]) -> Unsubscribe:
         """See `bridge.transport.Transport.subscribe`."""
         self._check_open()
         queue: asyncio.Queue[Message] = asyncio.Queue()
-        self._endings.append(self._cloud.listen(subject, queue.put_nowait))
+        unlisten = self._cloud.listen(subject, queue.put_nowait)
+        self._endings.append(unlisten)
 
         async def receive() -> None:
             while True:
@@ -168,7 +190,17 @@ class MemoryTransport:
                 except Exception:  # one message must not end the subscription
                     _log.exception("subscription_callback_failed", subject=message.subject)
 
-        self._tasks.append(asyncio.create_task(receive(), name=f"subscription to {subject}"))
+        task = asyncio.create_task(receive(), name=f"subscription to {subject}")
+        self._tasks.append(task)
+
+        async def end() -> None:
+            if unlisten in self._endings:
+                self._endings.remove(unlisten)
+                self._tasks.remove(task)
+                unlisten()
+                await _ended(task)
+
+        return end
 
     def pull(self, stream: str, consumer: str, *, cloud: str | None = None) -> MemoryPull:
         """See `bridge.transport.Transport.pull`."""
@@ -206,9 +238,7 @@ class MemoryTransport:
             end()
         self._endings.clear()
         for task in self._tasks:
-            task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
+            await _ended(task)
         self._tasks.clear()
 
     def _postpone(self, delivery: Delivery, seconds: float | None) -> None:
@@ -219,6 +249,11 @@ class MemoryTransport:
     def _check_open(self) -> None:
         if self._closed:
             raise NotConnected("the transport was closed")
+
+
+async def _ended(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.wait([task])
 
 
 class MemoryBridge(Clouds):

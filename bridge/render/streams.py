@@ -33,6 +33,9 @@ HOME_ACK_PENDING: Final = 1_000
 DEAD_AGE_S: Final = 30 * 86_400
 """How long a dead letter waits for somebody to look at it."""
 
+CONTROL_AGE_S: Final = 31 * 86_400
+"""The longest life of a job. A cancel lives for as long as its job may start, which its message's own TTL says."""
+
 REFUSED_AGE_S: Final = 7 * 86_400
 """Long enough to see an attack, and then the disk is free again."""
 
@@ -102,13 +105,14 @@ def _delayed(queue: Queue) -> Config:
 
 
 def _control(queue: Queue) -> Config:
-    """P: what producers ask of jobs under way; kept for as long as a job may be."""
+    """P: what producers ask of jobs under way; each says for how long its job may be."""
     return _stream(
         subjects.control_stream(queue.name),
         f"what is asked of jobs of {queue.name} under way",
         subjects=[subjects.any_control(queue.name)],
         max_bytes=_aside(queue),
-        max_age=_ns(queue.result_ttl_ms),
+        max_age=_seconds(CONTROL_AGE_S),
+        allow_msg_ttl=True,
         **_FENCED,
         **_KEPT,
     )

@@ -390,6 +390,93 @@ async def test_a_callback_that_fails_does_not_end_its_subscription(opens: Opens,
             assert [await told.get() for _ in range(2)] == [subjects.done(key(n)) for n in (1, 2)]
 
 
+async def ask(transport: Transport, numbers: Iterable[int], data: bytes = b"control") -> None:
+    for n in numbers:
+        await transport.publish("CONTROL_thumbs", subjects.control(key(n)), data, {"Nats-TTL": "60s"})
+
+
+async def read(transport: Transport, first: int, most: int) -> list[tuple[int, str, bytes]]:
+    found = await transport.read(
+        "CONTROL_thumbs", subjects.any_control("thumbs"), first=first, most=most, cloud="aws", timeout=SOON_S
+    )
+    return [(int(each.headers["Nats-Sequence"]), each.subject, each.data) for each in found]
+
+
+async def test_a_stream_of_the_other_cloud_is_read_by_the_batch(opens: Opens, tmp_path: Path) -> None:
+    async with opens(tmp_path) as world:
+        alpha, bunny = await world.transport("alpha"), await world.transport("bunny")
+        assert await read(bunny, 1, 10) == []
+        # Headers are the publisher's: none of them may end a batch, or move a message.
+        hostile = {"Status": "204", "Nats-Sequence": "7", "Nats-Num-Pending": "0"}
+        await alpha.publish("CONTROL_thumbs", subjects.control(key(1)), b"", hostile)
+        await ask(alpha, range(2, 1501))
+        seen: list[tuple[int, str, bytes]] = []
+        while batch := await read(bunny, seen[-1][0] + 1 if seen else 1, 1000):
+            assert len(batch) <= 1000
+            seen += batch
+        assert [each[:2] for each in seen] == [(n, subjects.control(key(n))) for n in range(1, 1501)]
+        assert seen[0][2] == b""
+        assert {data for _, _, data in seen[1:]} == {b"control"}
+        assert await read(bunny, 3, 1) == [(3, subjects.control(key(3)), b"control")]
+        await world.cut()
+        with pytest.raises(TransportError):
+            await bunny.read("CONTROL_thumbs", subjects.any_control("thumbs"), first=1, most=1, cloud="aws", timeout=1)
+
+
+async def test_a_batch_of_large_messages_is_cut_short_and_loses_none(opens: Opens, tmp_path: Path) -> None:
+    async with opens(tmp_path) as world:
+        alpha, bunny = await world.transport("alpha"), await world.transport("bunny")
+        await ask(alpha, range(1, 8), bytes(500 * 1024))
+        seen: list[int] = []
+        while batch := await read(bunny, len(seen) + 1, 1000):
+            seen += [sequence for sequence, _, _ in batch]
+        assert seen == list(range(1, 8))
+
+
+async def test_what_is_told_is_heard_across_the_link_until_nobody_listens(opens: Opens, tmp_path: Path) -> None:
+    async with opens(tmp_path) as world:
+        alpha, bunny = await world.transport("alpha"), await world.transport("bunny")
+        told: asyncio.Queue[str] = asyncio.Queue()
+
+        async def heard(message: Message) -> None:
+            await told.put(message.subject)
+
+        end = await alpha.subscribe(subjects.event(key(1)), heard)
+        await alpha.subscribe(subjects.event(key(2)), heard)
+        async with asyncio.timeout(SOON_S):
+            while told.empty():  # the other cloud's server learns of the subscription some moments later
+                await bunny.tell(subjects.event(key(1)), b"event")
+                await bunny.flush()
+            await end()
+            await end()  # twice does no harm
+            await alpha.flush()
+            while not told.empty():
+                told.get_nowait()
+            while told.empty():
+                await bunny.tell(subjects.event(key(1)), b"event")
+                await bunny.tell(subjects.event(key(2)), b"event")
+                await bunny.flush()
+        assert {told.get_nowait() for _ in range(told.qsize())} == {subjects.event(key(2))}
+
+
+async def test_a_control_is_heard_in_the_other_cloud_as_it_is_stored(opens: Opens, tmp_path: Path) -> None:
+    async with opens(tmp_path) as world:
+        alpha, bunny = await world.transport("alpha"), await world.transport("bunny")
+        told: asyncio.Queue[Message] = asyncio.Queue()
+        await bunny.subscribe(subjects.any_control("thumbs"), told.put)
+        n = 0
+        async with asyncio.timeout(SOON_S):
+            while told.empty():  # as above
+                n += 1
+                await ask(alpha, [n])
+                await bunny.flush()
+            message = await told.get()
+        assert message.subject in {subjects.control(key(each)) for each in range(1, n + 1)}
+        assert message.data == b"control"
+        with pytest.raises(SubjectTaken):
+            await ask(alpha, [n])
+
+
 # --- closing ----------------------------------------------------------------------------------------
 
 

@@ -32,7 +32,7 @@ from bridge.errors import (
 from bridge.fence import RESEND_HEADER
 from bridge.job import Content, JobToken, Status
 from bridge.memory import MemoryTransport
-from bridge.transport import Message, PubAck
+from bridge.transport import Message, PubAck, Unsubscribe
 from consumers import Worker
 from producers import Handle, Producer, client, inbox
 from tests.fleet import Fleet, policy, until
@@ -284,8 +284,9 @@ async def test_tokens_of_others_are_refused() -> None:
 class Deaf(MemoryTransport):
     """Its client drops every result that is pushed to it."""
 
-    async def subscribe(self, subject: str, callback: Callable[[Message], Awaitable[None]]) -> None:
+    async def subscribe(self, subject: str, callback: Callable[[Message], Awaitable[None]]) -> Unsubscribe:
         """Nothing ever comes."""
+        return await super().subscribe("nothing", callback)
 
 
 async def test_the_sweep_finds_what_the_client_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
