@@ -25,11 +25,13 @@ from bridge.cli import (
     work,
 )
 from bridge.cli.demo import command as demo
+from bridge.cli.drill import command as drill
 
 COMMANDS: Final[tuple[Callable[[typer.Typer], None], ...]] = (
     init.register,
     up.register,
     demo.register,
+    drill.register,
     keys.register,
     trust.register,
     pki.register,

@@ -1,4 +1,4 @@
-"""A TCP relay to put between the leaf and the hub: it can be cut, delayed, choked and made a black hole.
+"""A TCP relay to put between the leaf and the hub: it can be cut, reset, delayed, choked and made a black hole.
 
 It sees what an eavesdropper on the path would see, and records the first bytes of it.
 """
@@ -6,6 +6,8 @@ It sees what an eavesdropper on the path would see, and records the first bytes 
 from __future__ import annotations
 
 import asyncio
+import socket
+import struct
 from collections import deque
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -16,6 +18,8 @@ RECORDED_BYTES: Final = 16 * 1024
 
 RECORDED_CONNECTIONS: Final = 16
 _CHUNK: Final = 64 * 1024
+_NO_FAREWELL: Final = struct.pack("ii", 1, 0)
+"""SO_LINGER of no time at all: to close is then to reset."""
 
 
 @dataclass(slots=True)
@@ -44,6 +48,11 @@ class Relay:
         """Bytes per second each way; None is as fast as it goes."""
         self.recordings: deque[Recording] = deque(maxlen=RECORDED_CONNECTIONS)
         """Of the latest connections, the newest last."""
+        self.resets = 0
+        """How many connections were reset amid a message."""
+        self._reset_before = 0
+        """Connections of a lower number are to be reset."""
+        self._accepted = 0
         self._cut = False
         self._open = asyncio.Event()
         self._open.set()
@@ -77,6 +86,10 @@ class Relay:
         """Forward nothing and tell nobody, until `heal`: connections stay open, as behind a dead router."""
         self._open.clear()
 
+    def reset(self) -> None:
+        """Reset every connection that is open (RST, no farewell) in the middle of the next bytes it carries."""
+        self._reset_before = self._accepted
+
     def heal(self) -> None:
         """Take connections and forward again, including what a black hole held back."""
         self._cut = False
@@ -91,7 +104,8 @@ class Relay:
         task.add_done_callback(self._connections.discard)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        recording = Recording()
+        recording, number = Recording(), self._accepted
+        self._accepted += 1
         self.recordings.append(recording)
         writers = [writer]
         try:
@@ -99,8 +113,8 @@ class Relay:
             hub_reader, hub_writer = await asyncio.open_connection("127.0.0.1", self.target)
             writers.append(hub_writer)
             async with asyncio.TaskGroup() as group:
-                up = group.create_task(self._forward(reader, hub_writer, recording.from_leaf))
-                down = group.create_task(self._forward(hub_reader, writer, recording.from_hub))
+                up = group.create_task(self._forward(reader, hub_writer, recording.from_leaf, number))
+                down = group.create_task(self._forward(hub_reader, writer, recording.from_hub, number))
                 # Either end closing ends both directions, as it would for a NATS connection anyway.
                 await asyncio.wait({up, down}, return_when=asyncio.FIRST_COMPLETED)
                 up.cancel()
@@ -109,9 +123,13 @@ class Relay:
             pass  # an end that closes or resets is what a relay sees every day
         finally:
             for each in writers:
+                if number < self._reset_before:
+                    each.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_FAREWELL)
                 each.transport.abort()
 
-    async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, record: bytearray) -> None:
+    async def _forward(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, record: bytearray, number: int
+    ) -> None:
         loop = asyncio.get_running_loop()
         held: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue(maxsize=1024)
 
@@ -120,6 +138,10 @@ class Relay:
                 due, data = await held.get()
                 await asyncio.sleep(max(0.0, due - loop.time()))
                 await self._open.wait()
+                if number < self._reset_before:
+                    writer.write(data[: len(data) // 2])
+                    self.resets += 1
+                    raise ConnectionResetError
                 writer.write(data)
                 await writer.drain()
                 if data == b"":

@@ -1,0 +1,188 @@
+"""The ledger: a plain SQLite file outside the bridge, written by whoever submits and by the handler itself.
+
+It is what the bridge is judged by, so nothing in it comes from a broker: a producer writes each job before it submits
+it, when it is told that the job is stored, and when it has the result; a handler writes when it begins and ends. Times
+are of the machine's monotonic clock, which all processes share.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Sequence
+from pathlib import Path
+from time import monotonic
+from typing import Final, Literal
+
+ENVIRONMENT: Final = "BUNNY_DRILL_LEDGER"
+FILE: Final = "ledger.sqlite"
+DISOWNED: Final = "ProducerKilled"
+BUSY_S: Final = 30.0
+
+_SCHEMA: Final = """
+CREATE TABLE IF NOT EXISTS jobs (
+  id INTEGER PRIMARY KEY, queue TEXT NOT NULL, intended REAL NOT NULL,
+  stored REAL, token TEXT, refused TEXT, answered REAL);
+CREATE INDEX IF NOT EXISTS open_jobs ON jobs (stored) WHERE stored IS NOT NULL AND answered IS NULL;
+CREATE INDEX IF NOT EXISTS moving_jobs ON jobs (id) WHERE answered IS NULL AND refused IS NULL;
+CREATE TABLE IF NOT EXISTS results (job INTEGER NOT NULL, at REAL NOT NULL, status TEXT NOT NULL);
+CREATE INDEX IF NOT EXISTS results_at ON results (at);
+CREATE INDEX IF NOT EXISTS results_job ON results (job);
+CREATE TABLE IF NOT EXISTS effects (
+  id INTEGER PRIMARY KEY, job INTEGER NOT NULL, pid INTEGER NOT NULL, attempt INTEGER NOT NULL,
+  began REAL NOT NULL, ended REAL);
+CREATE INDEX IF NOT EXISTS effects_job ON effects (job);
+CREATE INDEX IF NOT EXISTS effects_began ON effects (began);
+CREATE TABLE IF NOT EXISTS said (pid INTEGER NOT NULL, word TEXT NOT NULL, at REAL NOT NULL);
+"""
+
+
+class Ledger:
+    """One process's connection to the ledger. Each call is one transaction, durable against the process's own death.
+
+    Args:
+        path: The file.
+    """
+
+    def __init__(self, path: Path | str) -> None:
+        self._db = sqlite3.connect(path, timeout=BUSY_S, isolation_level=None)
+        self._db.execute("PRAGMA journal_mode=WAL")
+        self._db.execute("PRAGMA synchronous=OFF")  # the machine is not what fails here
+        self._db.executescript(_SCHEMA)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._db.close()
+
+    def say(self, word: str) -> None:
+        """This process has come so far."""
+        self._db.execute("INSERT INTO said VALUES (?, ?, ?)", (os.getpid(), word, monotonic()))
+
+    def said(self, pid: int, word: str, since: float = 0.0) -> bool:
+        """Whether a process has come so far since then."""
+        query = "SELECT 1 FROM said WHERE pid = ? AND word = ? AND at >= ?"
+        return self._db.execute(query, (pid, word, since)).fetchone() is not None
+
+    # --- the producer ------------------------------------------------------------------------------
+
+    def intend(self, queue: str, jobs: int = 1) -> list[int]:
+        """Jobs that are about to be submitted: their numbers."""
+        now = monotonic()
+        with self._transaction():
+            insert = "INSERT INTO jobs (queue, intended) VALUES (?, ?) RETURNING id"
+            return [self._db.execute(insert, (queue, now)).fetchone()[0] for _ in range(jobs)]
+
+    def stored(self, job: int, token: str) -> None:
+        """The producer was told that the job is stored: from now on its result is owed."""
+        self._db.execute("UPDATE jobs SET stored = ?, token = ? WHERE id = ?", (monotonic(), token, job))
+
+    def refused(self, job: int, error: str) -> None:
+        """The producer was told that the job is not stored, or not known to be."""
+        self._db.execute("UPDATE jobs SET refused = ? WHERE id = ?", (error, job))
+
+    def disowned(self) -> None:
+        """The producer is dead: what it did not know to be stored is its user's to submit again."""
+        self._db.execute("UPDATE jobs SET refused = ? WHERE stored IS NULL AND refused IS NULL", (DISOWNED,))
+
+    def result(self, job: int, status: str) -> None:
+        """The producer has a result."""
+        now = monotonic()
+        with self._transaction():
+            self._db.execute("INSERT INTO results VALUES (?, ?, ?)", (job, now, status))
+            self._db.execute("UPDATE jobs SET answered = ? WHERE id = ?", (now, job))
+
+    def owed(self) -> list[tuple[int, str]]:
+        """Jobs that were stored and have no result yet, with their tokens."""
+        return self._db.execute(
+            "SELECT id, token FROM jobs WHERE stored IS NOT NULL AND answered IS NULL ORDER BY id"
+        ).fetchall()
+
+    # --- the handler -------------------------------------------------------------------------------
+
+    def begin(self, job: int, pid: int, attempt: int) -> int:
+        """A handler begins: this is the effect that is counted."""
+        insert = "INSERT INTO effects (job, pid, attempt, began) VALUES (?, ?, ?, ?) RETURNING id"
+        return int(self._db.execute(insert, (job, pid, attempt, monotonic())).fetchone()[0])
+
+    def end(self, effect: int) -> None:
+        """The same handler returns."""
+        self._db.execute("UPDATE effects SET ended = ? WHERE id = ?", (monotonic(), effect))
+
+    # --- what the drill waits for ------------------------------------------------------------------
+
+    def open(self, until: float) -> int:
+        """How many jobs stored by then have no result."""
+        query = "SELECT count(*) FROM jobs WHERE stored IS NOT NULL AND answered IS NULL AND stored <= ?"
+        return int(self._db.execute(query, (until,)).fetchone()[0])
+
+    def results_since(self, at: float) -> int:
+        """How many results came after that."""
+        return int(self._db.execute("SELECT count(*) FROM results WHERE at > ?", (at,)).fetchone()[0])
+
+    def first_result(self, after: float) -> float | None:
+        """When the first result came after that."""
+        return _time(self._db.execute("SELECT min(at) FROM results WHERE at > ?", (after,)).fetchone())
+
+    def first_again(self, after: float) -> float | None:
+        """When the first job was started again after that."""
+        query = "SELECT min(began) FROM effects WHERE began > ? AND attempt > 1"
+        return _time(self._db.execute(query, (after,)).fetchone())
+
+    def runs(self, job: int) -> list[tuple[int, float | None]]:
+        """Who began the job, and when each was done."""
+        return self._db.execute("SELECT pid, ended FROM effects WHERE job = ? ORDER BY id", (job,)).fetchall()
+
+    def done_by(self, pid: int) -> int:
+        """How many handlers of a process have returned."""
+        query = "SELECT count(*) FROM effects WHERE pid = ? AND ended IS NOT NULL"
+        return int(self._db.execute(query, (pid,)).fetchone()[0])
+
+    def under_way(self) -> int:
+        """How many jobs are being submitted, or owed a result."""
+        query = "SELECT count(*) FROM jobs WHERE answered IS NULL AND refused IS NULL"
+        return int(self._db.execute(query).fetchone()[0])
+
+    def status(self, job: int) -> str | None:
+        """What the job ended with."""
+        found = self._db.execute("SELECT status FROM results WHERE job = ?", (job,)).fetchone()
+        return None if found is None else str(found[0])
+
+    def highest_attempt(self, since: float) -> int:
+        """The highest attempt that a handler was told since then."""
+        found = self._db.execute("SELECT max(attempt) FROM effects WHERE began > ?", (since,)).fetchone()
+        return int(found[0] or 0)
+
+    # --- what the audit reads ----------------------------------------------------------------------
+
+    def jobs(self) -> Sequence[tuple[int, str, float, float | None, str | None]]:
+        """Every job: number, queue, intended, stored, refused."""
+        return self._db.execute("SELECT id, queue, intended, stored, refused FROM jobs ORDER BY id").fetchall()
+
+    def results(self) -> Sequence[tuple[int, float, str]]:
+        """Every result: job, when, status."""
+        return self._db.execute("SELECT job, at, status FROM results ORDER BY at").fetchall()
+
+    def effects(self) -> Sequence[tuple[int, int, int, float, float | None]]:
+        """Every execution: job, process, attempt, began, ended."""
+        return self._db.execute("SELECT job, pid, attempt, began, ended FROM effects ORDER BY id").fetchall()
+
+    def _transaction(self) -> _Transaction:
+        return _Transaction(self._db)
+
+
+class _Transaction:
+    """Takes the write lock at once: one that is upgraded later is refused where another wrote meanwhile."""
+
+    def __init__(self, db: sqlite3.Connection) -> None:
+        self._db = db
+
+    def __enter__(self) -> None:
+        self._db.execute("BEGIN IMMEDIATE")
+
+    def __exit__(self, kind: object, error: object, traceback: object) -> Literal[False]:
+        self._db.execute("COMMIT" if kind is None else "ROLLBACK")
+        return False
+
+
+def _time(row: tuple[float | None]) -> float | None:
+    return row[0]
