@@ -26,7 +26,7 @@ from bridge.files import read_file, write_file
 from bridge.identity import CONNECTION_FILE
 from bridge.policy import Cloud, Policy, Role
 from bridge.testing.container import MONITOR_PORT, Attached, ServerContainer
-from bridge.testing.folders import FolderRig, given_or_temporary
+from bridge.testing.folders import FLOWING_TIMEOUT_S, FolderRig, given_or_temporary
 from bridge.testing.rig import known, read_policy
 
 if TYPE_CHECKING:
@@ -37,7 +37,6 @@ NATS_IMAGE: Final = "nats:2.15.1-alpine"
 """The official image; ``BUNNY_NATS_IMAGE`` names another, or the parameter ``image``."""
 
 LINK: Final = "link"
-FLOWING_TIMEOUT_S: Final = 60.0
 _ETC: Final = PurePosixPath("/etc/bunny")
 _STORE: Final = PurePosixPath("/store")
 

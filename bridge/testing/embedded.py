@@ -8,7 +8,7 @@ from pathlib import Path
 
 from bridge.devserver import Bridge, Ports, running
 from bridge.policy import Policy
-from bridge.testing.folders import FolderRig, given_or_temporary
+from bridge.testing.folders import FLOWING_TIMEOUT_S, FolderRig, given_or_temporary
 from bridge.testing.rig import read_policy
 
 
@@ -27,7 +27,7 @@ class EmbeddedRig(FolderRig):
         """See `FolderRig.identity`."""
         return self.bridge.identity(name)
 
-    async def until_flowing(self, timeout: float) -> None:
+    async def until_flowing(self, timeout: float = FLOWING_TIMEOUT_S) -> None:
         """See `FolderRig.until_flowing`."""
         await self.bridge.until_flowing(timeout)
 

@@ -15,6 +15,8 @@ from bridge.member import Member
 from bridge.testing.rig import Party, Rig
 
 CONNECT_TIMEOUT_S: Final = 20.0
+FLOWING_TIMEOUT_S: Final = 60.0
+"""A link that was cut without a word is noticed within 40 s, and is up again some seconds later."""
 
 
 class FolderRig(Rig):
@@ -29,7 +31,7 @@ class FolderRig(Rig):
         """
 
     @abc.abstractmethod
-    async def until_flowing(self, timeout: float) -> None:
+    async def until_flowing(self, timeout: float = FLOWING_TIMEOUT_S) -> None:
         """Wait until the link is up and results flow home.
 
         Raises:
