@@ -109,7 +109,7 @@ def main(paths: list[str]) -> int:
             print(error, file=sys.stderr)
             return 3
         conf = (bridge / "rendered" / "azure" / "link.conf").read_text()
-        found = re.search(r"HUB_LEAF_URLS: \[\"tls://127\.0\.0\.1:(\d+)\"", conf)
+        found = re.search(r"HUB_LEAF_URLS: \[\"tls://127\.0\.0\.1:(\d+)#", conf)
         assert found is not None
         seen = look(file, int(found[1]))
     for what, text, holds in seen:

@@ -26,9 +26,11 @@ from bridge.identity import CONNECTION_FILE, NATS_SEED_FILE, Identity
 from bridge.policy import Cloud, Policy, Role
 from bridge.provision import Report
 from bridge.render.contexts import FOLDER, ROLES, context_file, context_json
-from bridge.render.servers import cluster_conf
+from bridge.render.servers import cluster_conf, link_conf
 
 LINK_TIMEOUT_S: Final = 30.0
+RELOADS: Final = 2
+"""SIGHUPs until an account that is new can use what it imports: nats-server 2.15.1 listens for it in the second."""
 _PORT_TRIES: Final = 5
 _HERE: Final = "127.0.0.1"
 
@@ -90,6 +92,26 @@ class Bridge:
         """
         await monitor.until(self._linked, timeout, f"the link from {self.policy.leaf.name} to {self.policy.hub.name}")
         await monitor.until(self._copying, timeout, "results flowing home")
+
+    async def take_up(self, policy: Policy) -> None:
+        """Change the policy of servers that run, in the order and with the signals of ``docs/deploy.md``.
+
+        Raises:
+            ConfigurationError: A server refused its configuration, or the streams cannot be changed to it.
+            TransportError: A server does not run, or jobs cannot flow in time.
+        """
+        prepare(policy, self.folder)
+        _point(policy, self.folder, self.ports, self._dialled)
+        self.policy = policy
+        # The hub first: what may cross is its word when the leaf's reload dials anew.
+        for cloud in (policy.hub, policy.leaf):
+            for server in self.of(cloud.name):
+                for _ in range(RELOADS):
+                    await server.reload()
+        await provision_all(policy, self.folder)
+        await self.until_flowing()
+        if self.folder.ready.exists():
+            self.say_ready()
 
     async def restart(self, server: str) -> None:
         """Stop a server if it runs, start it on the same ports and store, and say so in ``ready.json``."""
@@ -252,8 +274,7 @@ async def _start_cloud(servers: tuple[Server, ...], stack: contextlib.AsyncExitS
 
 def _point(policy: Policy, folder: Folder, ports: Mapping[str, Ports], links: Sequence[int]) -> None:
     """Turn the rendered addresses, which are production's, into those on this machine."""
-    urls = {"HUB_LEAF_URLS": _addresses(links)}
-    write_file(folder.rendered / policy.leaf.name / "link.conf", json.dumps(urls) + "\n")
+    write_file(folder.rendered / policy.leaf.name / "link.conf", link_conf(policy, _addresses(links)))
     for cloud in policy.clouds.values():
         # By name: that is what the servers of a cluster look for in each other's certificates.
         routes = [f"tls://localhost:{ports[name].routes}" for name in server_names(cloud)]

@@ -238,7 +238,8 @@ CATALOGUE: Final[Mapping[str, Trap]] = {
         Check.IDENTITY,
         _P,
         "the server does not know this NKey: its running accounts are not those that were rendered for it",
-        "render, deliver accounts.conf and send the server SIGHUP; then read its log, as a reload can be refused whole",
+        "render, deliver accounts.conf and send the server SIGHUP twice, reading its log after each: one can be "
+        "refused whole",
     ),
     "wrong-domain": Trap(
         Check.IDENTITY,
@@ -257,7 +258,8 @@ CATALOGUE: Final[Mapping[str, Trap]] = {
         Check.PERMISSIONS,
         _P,
         "the server refuses subjects that the policy grants: its running accounts are older than the policy, or others",
-        "render, deliver accounts.conf and send the server SIGHUP; then read its log, as a reload can be refused whole",
+        "render, deliver accounts.conf and send the server SIGHUP twice, reading its log after each: one can be "
+        "refused whole",
     ),
     # --- link
     "link-down": Trap(
@@ -283,7 +285,8 @@ CATALOGUE: Final[Mapping[str, Trap]] = {
         Check.LINK,
         _P,
         "the other cloud does not answer for this queue: the link is down, or it lacks the stream, consumer or exports",
-        "look at the link from the leaf's side, then run `bunny provision` in the queue's home cloud",
+        "look at the link from the leaf's side, then run `bunny provision` in the queue's home cloud; after a "
+        "change of the policy, restart the leaf if it was told before the hub",
     ),
     "copy-silent": Trap(
         Check.LINK,
@@ -354,7 +357,8 @@ CATALOGUE: Final[Mapping[str, Trap]] = {
         _P,
         "the server runs another policy than the one rendered for it: it was not told, or its reload was rejected, "
         "which one bad or unreloadable line does to the whole",
-        "send it SIGHUP and read its log for `Failed to reload`; what cannot be reloaded needs a restart",
+        "send it SIGHUP twice, the hub before the leaf, and read its log for `Failed to reload`; what cannot be "
+        "reloaded needs a restart",
     ),
     "render-stale": Trap(
         Check.POLICY,
@@ -366,7 +370,7 @@ CATALOGUE: Final[Mapping[str, Trap]] = {
         Check.POLICY,
         _P,
         "the two clouds run different policies, so one may refuse what the other sends",
-        "agree on one bridge.yaml; render it, deliver it and reload on both sides",
+        "agree on one bridge.yaml; render it, deliver it and reload on both sides, the hub first",
     ),
     "bundle-differs": Trap(
         Check.POLICY,

@@ -211,7 +211,8 @@ def _link_urls(site: Site) -> list[str]:
     if site.rendered is not None and site.leaf is not None:
         path = site.rendered / site.leaf / "link.conf"
         if path.exists():
-            return [part for part in read_file(path).decode(errors="replace").split('"') if "://" in part]
+            parts = read_file(path).decode(errors="replace").split('"')
+            return [part.partition("#")[0] for part in parts if "://" in part]  # without the digest of what crosses
     return addresses(site.policy.hub.leafnodes or "") if site.policy is not None else []
 
 

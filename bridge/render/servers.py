@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from hashlib import sha256
 from importlib import metadata
 from pathlib import Path
 from typing import Final
@@ -10,6 +11,8 @@ from typing import Final
 from bridge.errors import ConfigurationError
 from bridge.policy import Cloud, Policy
 from bridge.render.conf import Value, Variable, write
+from bridge.render.crossings import crossings
+from bridge.render.permissions import link_permissions
 
 DISTRIBUTION: Final = "bunny-bridge"
 SYNC: Final = {"power-loss": "always", "process": "1s"}
@@ -86,7 +89,22 @@ def _cluster(policy: Policy, cloud: Cloud, routes: Sequence[str]) -> Value:
     }
 
 
-def link_conf(policy: Policy) -> str:
-    """``link.conf``: the addresses that the leaf dials, any one of them at a time."""
-    notes = [f"{policy.bridge}: the hub's leafnode listener. Rendered from the policy: change that instead."]
-    return write({"HUB_LEAF_URLS": (policy.hub.leafnodes or "").split(",")}, notes)
+def link_conf(policy: Policy, addresses: Sequence[str] = ()) -> str:
+    """``link.conf``: the addresses that the leaf dials, any one of them at a time.
+
+    What may cross is laid down when a link is dialled, and a reload alone does not dial it again: a new queue's jobs
+    would wait at the hub until somebody restarted the leaf. So each address ends in a digest of what may cross, which
+    is never sent. Once it differs, the remote is another to the server, and its reload dials.
+
+    Args:
+        policy: The policy.
+        addresses: Where the hub listens, if not where the policy says.
+    """
+    allowed = link_permissions(policy, crossings(policy))
+    crossing = sha256("\n".join((*allowed.publish, "", *allowed.subscribe)).encode()).hexdigest()[:16]
+    urls = [f"{address}#{crossing}" for address in addresses or (policy.hub.leafnodes or "").split(",")]
+    notes = [
+        f"{policy.bridge}: the hub's leafnode listener. Rendered from the policy: change that instead.",
+        "After the # is what may cross: where it changes, a SIGHUP dials again.",
+    ]
+    return write({"HUB_LEAF_URLS": urls}, notes)
