@@ -14,9 +14,9 @@ from typing import Final
 
 from bridge import replay, subjects
 from bridge.clock import now_ms
-from bridge.core import Core
+from bridge.core import MAX_LIFETIME_MS, Core
 from bridge.envelope import Authenticated, Draft, Opener, Sealer
-from bridge.errors import ConfigurationError, SubjectTaken, UsageError, WrongSubject
+from bridge.errors import ConfigurationError, SubjectTaken, TransportError, UsageError, WrongSubject
 from bridge.identity import Connection, Identity, QueueSettings
 from bridge.job import Content, JobToken
 from bridge.policy import Role
@@ -25,7 +25,8 @@ from bridge.subjects import JobKey
 from bridge.transport import Message, Transport
 from bridge.trust import Trust
 
-MAX_LIFETIME_MS: Final = 31 * 86_400_000
+PAGE: Final = 16
+"""Letters that are asked for at once, each with its job."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,8 +108,8 @@ class DeadLetters:
             raise ConfigurationError(f"no dead letters of queue {queue!r} are kept in this cloud; of {known} they are")
         return self.queues[queue]
 
-    async def list(self, queue: str, wanted: Filter = ALL, after: int = 0) -> AsyncIterator[Letter]:
-        """The letters of a queue, oldest first, each asked for when it is needed.
+    async def search(self, queue: str, wanted: Filter = ALL, after: int = 0) -> AsyncIterator[Letter]:
+        """The letters of a queue, oldest first, asked for some at a time, as they are needed.
 
         Args:
             queue: The queue.
@@ -122,10 +123,11 @@ class DeadLetters:
         if wanted.producer is not None and not subjects.is_name(wanted.producer):
             raise UsageError(f"{wanted.producer[:40]!r} cannot name a producer")
         pattern = subjects.any_dead(queue, wanted.producer or "*")
-        while (found := await self._next(queue, pattern, after)) is not None:
-            after, letter = found
-            if letter is not None and letter in wanted:
-                yield letter
+        while page := await self._page(queue, pattern, after):
+            after = page[-1][0]
+            for _, letter in page:
+                if letter is not None and letter in wanted:
+                    yield letter
 
     async def get(self, queue: str, sequence: int) -> Letter:
         """The letter of a sequence.
@@ -134,10 +136,11 @@ class DeadLetters:
             UsageError: There is none.
         """
         self.settings(queue)
-        found = await self._next(queue, subjects.any_dead(queue), sequence - 1)
-        if found is None or found[0] != sequence or found[1] is None:
+        page = await self._page(queue, subjects.any_dead(queue), sequence - 1, most=1)
+        letter = page[0][1] if page and page[0][0] == sequence else None
+        if letter is None:
             raise UsageError(f"{queue}/{sequence}: no such dead letter; see `bunny dead ls {queue}`")
-        return found[1]
+        return letter
 
     async def of_job(self, token: JobToken) -> Letter:
         """The newest letter of a job.
@@ -147,9 +150,9 @@ class DeadLetters:
         """
         self.settings(token.queue)
         after, newest = 0, None
-        while (found := await self._next(token.queue, subjects.dead_of_job(token.key), after)) is not None:
-            after, letter = found
-            newest = letter or newest
+        while page := await self._page(token.queue, subjects.dead_of_job(token.key), after):
+            after = page[-1][0]
+            newest = max(filter(None, [newest, *(letter for _, letter in page)]), key=_generation, default=None)
         if newest is None:
             raise UsageError(f"job {token.key.job_id} on {token.queue}: it has no dead letter")
         return newest
@@ -236,14 +239,23 @@ class DeadLetters:
         if self._role != Role.OPERATOR:
             raise ConfigurationError(f"{self._me} has role {self._role}; only an operator replays and drops")
 
-    async def _next(self, queue: str, pattern: str, after: int) -> tuple[int, Letter | None] | None:
-        message = await self._transport.after(subjects.dead_stream(queue), pattern, after)
-        if message is None:
-            return None
-        sequence = subjects.parse_decimal(message.headers.get("Nats-Sequence", ""))
-        if sequence is None or sequence <= after:
-            raise WrongSubject("a direct get answered with a message that was not asked for")
-        return sequence, _letter(queue, sequence, message)
+    async def _page(self, queue: str, pattern: str, after: int, most: int = PAGE) -> list[tuple[int, Letter | None]]:
+        """Some messages after a sequence, with theirs."""
+        messages = await self._transport.read(subjects.dead_stream(queue), pattern, first=after + 1, most=most)
+        page = []
+        for message in messages:
+            sequence = subjects.parse_decimal(message.headers.get("Nats-Sequence", ""))
+            if sequence is None or sequence <= after:
+                raise TransportError(
+                    f"{subjects.dead_stream(queue)}: a direct get answered with what was not asked for"
+                )
+            after = sequence
+            page.append((sequence, _letter(queue, sequence, message)))
+        return page
+
+
+def _generation(letter: Letter) -> int:
+    return letter.key.generation
 
 
 def _letter(queue: str, sequence: int, message: Message) -> Letter | None:

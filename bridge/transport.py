@@ -115,15 +115,6 @@ class Transport(Protocol):
             TransportError: No answer in time (the link may be down), or denied.
         """
 
-    async def after(self, stream: str, pattern: str, sequence: int, *, timeout: float = 5.0) -> Message | None:
-        """The first message of a local stream after a sequence whose subject a pattern covers, or None.
-
-        Its headers have ``Nats-Sequence`` and ``Nats-Time-Stamp``.
-
-        Raises:
-            TransportError: No answer in time, or denied.
-        """
-
     async def remove(self, stream: str, sequence: int, *, timeout: float = 5.0) -> bool:
         """Remove one message from a local stream; False where there is none.
 
@@ -143,7 +134,7 @@ class Transport(Protocol):
     ) -> list[Message]:
         """Messages of a stream whose subject a pattern covers, in order, by one batched direct get.
 
-        Their headers have ``Nats-Sequence``.
+        Their headers have ``Nats-Sequence`` and ``Nats-Time-Stamp``.
 
         Args:
             stream: The stream.

@@ -9,6 +9,7 @@ import typer
 
 from bridge.cli import (
     agent,
+    dead,
     doctor,
     init,
     job,
@@ -41,6 +42,7 @@ COMMANDS: Final[tuple[Callable[[typer.Typer], None], ...]] = (
     submit.register,
     job.register,
     queue.register,
+    dead.register,
     top.register,
     agent.register,
     doctor.register,

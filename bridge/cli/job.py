@@ -14,6 +14,14 @@ from bridge.cli.results import print_result
 from bridge.cli.who import IdentityFolder, choose, producing, seconds
 from bridge.job import Content, JobToken
 
+Generation = Annotated[
+    int | None,
+    typer.Option(
+        min=0,
+        help="Which run of the job; each replay of its dead letter is one more.",
+        show_default="the newest that was answered",
+    ),
+]
 Token = Annotated[str, typer.Argument(metavar="TOKEN", help="What `bunny submit` printed.")]
 
 
@@ -27,20 +35,26 @@ def register(app: typer.Typer) -> None:
     app.add_typer(job, name="job")
 
 
-def show(token: Token, identity: IdentityFolder = None, folder: BridgeFolder = None, as_json: AsJson = False) -> None:
+def show(
+    token: Token,
+    generation: Generation = None,
+    identity: IdentityFolder = None,
+    folder: BridgeFolder = None,
+    as_json: AsJson = False,
+) -> None:
     """Show a job's state, from what its producer and worker signed.
 
     queued: stored, and no result yet, so it waits or runs. succeeded, failed, expired: its result stands, and was
     verified. unknown: neither is here; the result may be on its way, or too old.
     """
     parsed = JobToken.parse(token)
-    out, state = Out(as_json), run(look(_producer(parsed, identity, folder), parsed))
+    out, state = Out(as_json), run(look(_producer(parsed, identity, folder), parsed, generation))
     about = _about(state)
     out.table(
         ("job", str(parsed.key.job_id)),
         [(key, printable(str(value))) for key, value in about.items() if value is not None],
     )
-    out.result({"token": token, **about})
+    out.result({"token": str(state.token), **about})
 
 
 def wait(
@@ -49,6 +63,7 @@ def wait(
         str | None,
         typer.Option(metavar="DURATION", help="How long to wait.", show_default="the queue's deadline"),
     ] = None,
+    generation: Generation = None,
     out_file: Annotated[
         Path | None, typer.Option("--out", help="Write the result's bytes here.", show_default=False)
     ] = None,
@@ -62,13 +77,13 @@ def wait(
     """
     parsed = JobToken.parse(token)
     limit = seconds("--timeout", timeout)
-    content = run(_wait(_producer(parsed, identity, folder), parsed, limit))
+    content = run(_wait(_producer(parsed, identity, folder), parsed, generation, limit))
     print_result(Out(as_json), token, content, out_file)
 
 
-async def _wait(folder: Path, token: JobToken, timeout: float | None) -> Content:
+async def _wait(folder: Path, token: JobToken, generation: int | None, timeout: float | None) -> Content:
     async with producing(folder) as producer:
-        job = await producer.attach(token)
+        job = await producer.attach(token, generation=generation)
         return await job.result(Content, timeout=timeout)
 
 
@@ -80,6 +95,7 @@ def _producer(token: JobToken, identity: Path | None, folder: Path | None) -> Pa
 def _about(state: State) -> dict[str, Any]:
     return {
         "state": state.state,
+        "generation": state.token.generation or None,
         "queue": state.token.queue,
         "kind": state.kind,
         "producer": state.token.producer,

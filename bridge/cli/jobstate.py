@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +15,9 @@ from bridge.errors import ConfigurationError, FencePoisoned, Refusal, UsageError
 from bridge.fence import authenticate_answer
 from bridge.job import Failure, JobToken, Status, decode
 from bridge.member import Member
-from bridge.subjects import PRIORITIES
+from bridge.subjects import PRIORITIES, JobKey
+from bridge.transport import Message, Transport
+from producers import generations
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +38,13 @@ class State:
     error: str | None = None
 
 
-async def look(folder: Path, token: JobToken) -> State:
+async def look(folder: Path, token: JobToken, generation: int | None = None) -> State:
     """Look for a job's result, then for the job itself.
+
+    Args:
+        folder: The producer's identity folder.
+        token: Of the job.
+        generation: Which run; by default the newest that was answered, unless the token's succeeded.
 
     Raises:
         FencePoisoned: A result stands that does not verify.
@@ -49,12 +57,18 @@ async def look(folder: Path, token: JobToken) -> State:
     settings = member.connection.queues.get(token.queue)
     if settings is None:
         raise ConfigurationError(f"{token.producer} has no queue {token.queue!r}; render and deliver it again")
+    if generation is not None:
+        token = token._replace(generation=generation)
     opener = Opener(member.identity, member.trust)
     async with await connect_soon(member.connection, member.identity.nkey_seed, folder, "bunny") as transport:
-        stream, subject = subjects.results_stream(token.queue), subjects.result(token.key)
         # The job first: should it be done between the two, its result is seen.
-        stored = await transport.lookup(subjects.jobs_stream(token.queue), subjects.job(token.key, PRIORITIES[0]))
-        standing = await transport.lookup(stream, subject)
+        stored = await _stored(transport, token.key)
+        standing = await transport.lookup(subjects.results_stream(token.queue), subjects.result(token.key))
+        if generation is None and stored is None:
+            newest = await generations.newest(transport, token.key)
+            if newest > token.generation:
+                token = token._replace(generation=newest)
+                standing = await transport.lookup(subjects.results_stream(token.queue), subjects.result(token.key))
     if standing is not None:
         try:
             found = authenticate_answer(
@@ -66,6 +80,14 @@ async def look(folder: Path, token: JobToken) -> State:
                 f"job {token.key.job_id} on {token.queue}: a result stands that does not verify ({refusal.name})"
             ) from None
     return State(token, "unknown") if stored is None else _queued(token, opener, stored.data)
+
+
+async def _stored(transport: Transport, key: JobKey) -> Message | None:
+    """The job, wherever it waits: its token does not say."""
+    places = [(subjects.jobs_stream(key.queue), subjects.job(key, priority)) for priority in PRIORITIES]
+    places.append((subjects.delayed_stream(key.queue), subjects.delayed(key)))
+    found = await asyncio.gather(*(transport.lookup(*place) for place in places))
+    return next(filter(None, found), None)
 
 
 def _queued(token: JobToken, opener: Opener, data: bytes) -> State:

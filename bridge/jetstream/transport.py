@@ -32,9 +32,10 @@ READ_BYTES: Final = 1024 * 1024
 RETRY_FIRST_S: Final = 0.1
 RETRY_LONGEST_S: Final = 1.0
 
-_NO_MESSAGE: Final = 10037
-_NOT_DELETED: Final = 10057
-"""What a server says where the message to be removed is not there."""
+_GONE: Final = (10037, 10043)
+_NOT_REMOVED: Final = 10057
+_NOT_THERE: Final = ("no message found", "deleted message", "stream store EOF")
+"""What a server says where the message to be removed is not there: a number of its own, or a reason."""
 
 
 async def connect(
@@ -133,23 +134,17 @@ class JetStreamTransport:
             raise TransportError(f"{subject}: {stream}: a direct get answered with another subject's message")
         return None if found is None else Message(subject, found.data, found.headers)
 
-    async def after(self, stream: str, pattern: str, sequence: int, *, timeout: float = 5.0) -> Message | None:
-        """See `bridge.transport.Transport.after`."""
-        wanted = json.dumps({"seq": sequence + 1, "next_by_subj": pattern}).encode()
-        reply = await self._ask(subjects.api_call("DIRECT.GET", stream), wanted, timeout)
-        return _found(reply, stream, pattern)
-
     async def remove(self, stream: str, sequence: int, *, timeout: float = 5.0) -> bool:
         """See `bridge.transport.Transport.remove`."""
         asked = subjects.api_call("STREAM.MSG.DELETE", stream)
         reply = await self._ask(asked, json.dumps({"seq": sequence}).encode(), timeout)
         try:
             error = json.loads(reply.data).get("error")
-            code = int(error["err_code"]) if error else 0
+            code, words = (int(error["err_code"]), str(error["description"])) if error else (0, "")
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             raise TransportError(f"{stream}: not an answer to the removal of a message") from None
-        if code not in (0, _NO_MESSAGE, _NOT_DELETED):
-            raise TransportError(f"{stream}: message {sequence} is not removed ({code})")
+        if code and code not in _GONE and not (code == _NOT_REMOVED and words in _NOT_THERE):
+            raise TransportError(f"{stream}: message {sequence} is not removed: {words[:80]} ({code})")
         return code == 0
 
     async def request(self, subject: str, payload: bytes, timeout: float = 5.0) -> bytes:

@@ -133,18 +133,6 @@ class MemoryTransport:
         message = held.last_of(subject, now())
         return None if message is None else Message(message.subject, message.data, found(held, message))
 
-    async def after(self, stream: str, pattern: str, sequence: int, *, timeout: float = 5.0) -> Message | None:
-        """See `bridge.transport.Transport.after`."""
-        self._check_open()
-        await asyncio.sleep(0)
-        held = self._bridge.stream(self._cloud.name, stream)
-        held.expire(now())
-        message = next((each for each in held.after(sequence) if matches(pattern, each.subject)), None)
-        if message is None:
-            return None
-        stored = datetime.now(UTC) - timedelta(seconds=now() - message.stored)
-        return Message(message.subject, message.data, {**found(held, message), "Nats-Time-Stamp": stored.isoformat()})
-
     async def remove(self, stream: str, sequence: int, *, timeout: float = 5.0) -> bool:
         """See `bridge.transport.Transport.remove`."""
         self._check_open()
@@ -165,7 +153,10 @@ class MemoryTransport:
         held = self._bridge.stream(there, stream)
         held.expire(now())
         wanted = (each for each in held.after(first - 1) if matches(pattern, each.subject))
-        return [Message(each.subject, each.data, found(held, each)) for each in islice(wanted, most)]
+        return [
+            Message(each.subject, each.data, {**found(held, each), "Nats-Time-Stamp": _moment(each.stored)})
+            for each in islice(wanted, most)
+        ]
 
     async def tell(self, subject: str, data: bytes) -> None:
         """See `bridge.transport.Transport.tell`."""
@@ -270,3 +261,8 @@ class MemoryBridge(Clouds):
             TransportError: There is no such cloud.
         """
         return MemoryTransport(self, self.cloud(cloud))
+
+
+def _moment(stored: float) -> str:
+    """A time of the loop's clock as the server would write it."""
+    return (datetime.now(UTC) - timedelta(seconds=now() - stored)).isoformat()

@@ -6,11 +6,13 @@ import asyncio
 import contextlib
 import secrets
 from collections.abc import Iterable
+from datetime import datetime
 from pathlib import Path
 
 import pytest
 
 from bridge import subjects
+from bridge.devserver import monitor
 from bridge.errors import NotConnected, PayloadTooLarge, QueueFull, SubjectTaken, TransportError
 from bridge.subjects import JobKey
 from bridge.transport import MAX_MESSAGE, Delivery, Message, Pull, Transport
@@ -100,6 +102,41 @@ async def test_an_empty_message_is_found_too(opens: Opens, tmp_path: Path) -> No
         message = await alpha.lookup("JOBS_thumbs", subjects.job(key(1), "normal"))
         assert message is not None
         assert message.data == b""
+
+
+async def test_messages_are_found_one_after_another_and_removed(opens: Opens, tmp_path: Path) -> None:
+    async with opens(tmp_path) as world:
+        bunny, boss = await world.transport("bunny"), await world.transport("boss-azure")
+        for n in (1, 2, 3):
+            await bunny.publish("DEAD_thumbs", subjects.dead(key(n)), b"job %d" % n, {"Nats-Sequence": "77"})
+
+        async def after(sequence: int, pattern: str = "dead.thumbs.*.*.*.*") -> list[tuple[str, bytes]]:
+            found = await boss.read("DEAD_thumbs", pattern, first=sequence + 1, most=9)
+            assert all(datetime.fromisoformat(message.headers["Nats-Time-Stamp"]) for message in found)
+            return [(message.headers["Nats-Sequence"], message.data) for message in found]
+
+        assert await after(0) == [("1", b"job 1"), ("2", b"job 2"), ("3", b"job 3")]
+        assert await after(1) == [("2", b"job 2"), ("3", b"job 3")]
+        assert await after(0, subjects.dead(key(3))) == [("3", b"job 3")]
+        assert await after(0, "dead.thumbs.beta.*.*.*") == []
+        assert await boss.remove("DEAD_thumbs", 2)
+        assert not await boss.remove("DEAD_thumbs", 2)
+        assert not await boss.remove("DEAD_thumbs", 99)
+        assert await after(0) == [("1", b"job 1"), ("3", b"job 3")]
+
+
+async def test_a_message_goes_when_it_says_so_where_that_is_allowed(opens: Opens, tmp_path: Path) -> None:
+    async with opens(tmp_path) as world:
+        bunny, boss = await world.transport("bunny"), await world.transport("boss-azure")
+        await bunny.publish("DEAD_thumbs", subjects.dead(key(1)), b"job")
+        await bunny.publish("DEAD_thumbs", subjects.dead(key(1)), b"", {"Nats-TTL": "1s"})
+
+        async def gone() -> bool:
+            return await boss.lookup("DEAD_thumbs", subjects.dead(key(1))) is None
+
+        await monitor.until(gone, SOON_S, "the message to be gone")
+        with pytest.raises(TransportError):
+            await bunny.publish("RESULTS_thumbs", subjects.result(key(1)), b"result", {"Nats-TTL": "1s"})
 
 
 async def test_a_subject_takes_one_message(opens: Opens, tmp_path: Path) -> None:

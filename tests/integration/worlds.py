@@ -27,6 +27,7 @@ identities:
   bunny: {cloud: azure}
   prov-aws: {cloud: aws, role: provisioner}
   prov-azure: {cloud: azure, role: provisioner}
+  boss-azure: {cloud: azure, role: operator}
   link-azure: {cloud: azure, role: link}
 queues:
   thumbs: {producers: [alpha], workers: bunny, kinds: [resize], ack_wait: 1s}

@@ -53,7 +53,7 @@ async def died(fleet: Fleet, args: object = None, count: int = 1) -> list[Handle
 
 
 async def letters(boss: DeadLetters, wanted: Filter | None = None) -> list[Letter]:
-    return [letter async for letter in boss.list("thumbs", wanted or Filter())]
+    return [letter async for letter in boss.search("thumbs", wanted or Filter())]
 
 
 def order(fleet: Fleet, letter: Letter, by: str = "boss", **changes: Any) -> bytes:  # noqa: ANN401
