@@ -37,6 +37,7 @@ identities:
   sys-azure: {cloud: azure, role: system}
   # agent-aws: {cloud: aws, role: agent}                  # for `bunny agent`: metrics, and the backlog in both clouds
   # agent-azure: {cloud: azure, role: agent}
+  # boss-azure: {cloud: azure, role: operator}          # for `bunny dead`: what died in its cloud runs again, or goes
   provisioner-aws: {cloud: aws, role: provisioner}        # makes streams and consumers, reads no payload
   provisioner-azure: {cloud: azure, role: provisioner}
   azure-link: {cloud: azure, role: link}                  # the leaf's own credential at the hub
