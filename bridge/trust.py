@@ -109,16 +109,21 @@ class Trust:
             raise ValueError
 
     @classmethod
-    def load(cls, folder: Path, now_ms: int) -> Trust:
+    def load(cls, folder: Path, now_ms: int, min_version: int = 0) -> Trust:
         """Verify ``trust.json`` of an identity folder against its ``roots.json``.
 
         The version must reach ``BUNNY_TRUST_MIN_VERSION`` and whatever this folder accepted before.
+
+        Args:
+            folder: The identity folder.
+            now_ms: The time.
+            min_version: A version that it must reach as well: of a folder that cannot be written, the last accepted.
 
         Raises:
             TrustError: By name, what is wrong with it.
             ConfigurationError: A file is missing.
         """
-        floor_file, least = folder / FLOOR_FILE, least_version(folder)
+        floor_file, least = folder / FLOOR_FILE, max(least_version(folder), min_version)
         trust = cls.verify(read_file(folder / TRUST_FILE), read_file(folder / ROOTS_FILE), now_ms, least)
         if trust.version > _floor(floor_file) and os.access(folder, os.W_OK):
             write_file(floor_file, f"{trust.version}\n")

@@ -13,12 +13,12 @@ import structlog
 
 from bridge import subjects
 from bridge.clock import now_ms
+from bridge.envelope import Opener
 from bridge.errors import BridgeError, BundleExpired, Refusal, TransportError, UnknownVersion
 from bridge.identity import QueueSettings
 from bridge.signals import metrics
 from bridge.signals.meter import Meter, Sample
 from bridge.transport import Delivery, Pull, Transport
-from bridge.trust import Trust
 from consumers.case import Case
 from consumers.execute import Judge
 from consumers.lease import Lease
@@ -99,21 +99,21 @@ class Intake:
         """Pull no more; `run` returns when what runs has finished."""
         self._stopping.set()
 
-    async def run(self, queues: dict[str, QueueSettings], pool: str, cloud: str, trust: Trust) -> None:
+    async def run(self, queues: dict[str, QueueSettings], pool: str, cloud: str, opener: Opener) -> None:
         """Serve queues until `stop`.
 
         Args:
             queues: The settings of each.
             pool: The principal that works them.
             cloud: Where this process is.
-            trust: The bundle whose expiry ends it.
+            opener: Holds the trust bundle, whose expiry ends it.
 
         Raises:
             BundleExpired: The trust bundle expired meanwhile; what ran has finished.
             NotConnected: The connection was closed for good.
         """
         async with asyncio.TaskGroup() as group:
-            background = [group.create_task(self._watch(trust), name="trust-watch")]
+            background = [group.create_task(self._watch(opener), name="trust-watch")]
             lanes, takers = [], []
             for queue, settings in queues.items():
                 for lane in self._lanes(queue, settings, pool, cloud):
@@ -240,11 +240,11 @@ class Intake:
         with contextlib.suppress(TransportError):  # then it comes back after its ack wait
             await self._transport.nak(delivery, delay)
 
-    async def _watch(self, trust: Trust) -> None:
+    async def _watch(self, opener: Opener) -> None:
         try:
             while True:
-                trust.check(now_ms())
-                left = (trust.expires_ms - now_ms()) / 1000
+                opener.trust.check(now_ms())
+                left = (opener.trust.expires_ms - now_ms()) / 1000
                 await asyncio.sleep(min(max(left, 0.1), TRUST_CHECK_S))
         except BundleExpired as error:
             self._end(error)

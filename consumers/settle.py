@@ -16,7 +16,7 @@ import structlog
 from bridge import subjects
 from bridge.clock import now_ms
 from bridge.core import Core
-from bridge.envelope import Draft, Sealer
+from bridge.envelope import Draft, Opener, Sealer
 from bridge.errors import (
     BridgeError,
     FencePoisoned,
@@ -29,7 +29,6 @@ from bridge.errors import (
 from bridge.job import Content, Failure, Status, encode
 from bridge.signals import NO_SPAN, Operation, Signals, Span, about, metrics
 from bridge.transport import Delivery, Transport
-from bridge.trust import Trust
 from consumers import replays
 from consumers.case import Case
 from consumers.execute import TROUBLE_DELAY_S, Judge
@@ -66,7 +65,7 @@ class Settler:
     Args:
         judge: Looks at the fence when it turns out to be taken.
         sealer: Seals results.
-        trust: Whom they are sealed to.
+        opener: Holds the trust bundle: whom they are sealed to.
         transport: The workers' local broker.
         worker: The name of this process, for people.
         signals: Where measurements and spans go.
@@ -76,14 +75,14 @@ class Settler:
         self,
         judge: Judge,
         sealer: Sealer,
-        trust: Trust,
+        opener: Opener,
         transport: Transport,
         worker: str,
         signals: Signals,
     ) -> None:
         self._judge = judge
         self._sealer = sealer
-        self._trust = trust
+        self._opener = opener
         self._transport = transport
         self._worker = worker
         self._meter, self._tracer = signals.meter, signals.tracer
@@ -230,7 +229,7 @@ class Settler:
             worker=self._worker,
             traceparent=traceparent,
         )
-        recipients = (self._trust.peer(case.core.sender).kem_key(now),)
+        recipients = (self._opener.trust.peer(case.core.sender).kem_key(now),)
         return self._sealer.seal(Draft(core, recipients, content, status), now).data
 
     async def _poisoned(self, case: Case, refusal: Refusal) -> None:

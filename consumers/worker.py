@@ -17,6 +17,7 @@ import structlog
 from bridge import observe
 from bridge.envelope import Opener, Sealer
 from bridge.errors import ConfigurationError
+from bridge.follow import following
 from bridge.identity import Connection, Identity, QueueSettings
 from bridge.job import Kind
 from bridge.member import Member, folder_from_env
@@ -201,29 +202,47 @@ class Worker:
             observe.configure()  # structlog's own default prints the local variables of a handler that failed
         member = Member.load(self.folder if self.folder is not None else folder_from_env())
         self._queues(member.connection)  # what is wrong with the handlers is said before anything is dialled
-        await self.serve(member.identity, member.trust, member.connection, await member.connect("worker"))
+        transport = await member.connect("worker")
+        await self.serve(member.identity, member.trust, member.connection, transport, folder=member.folder)
 
-    async def serve(self, identity: Identity, trust: Trust, connection: Connection, transport: Transport) -> None:
-        """Serve over a given transport until `stop`, then close it; raises as `run`."""
+    async def serve(
+        self,
+        identity: Identity,
+        trust: Trust,
+        connection: Connection,
+        transport: Transport,
+        *,
+        folder: Path | None = None,
+    ) -> None:
+        """Serve over a given transport until `stop`, then close it; raises as `run`.
+
+        Args:
+            identity: Who it is.
+            trust: Whom it trusts.
+            connection: What it may work.
+            transport: The connection to its local broker.
+            folder: The identity folder, whose newer trust bundles are taken up; None keeps ``trust``.
+        """
+        opener = Opener(identity, trust)
         try:
-            async with signalling(self.metrics, self._traces) as signals:
-                await self._serve(identity, trust, connection, transport, signals)
+            async with signalling(self.metrics, self._traces) as signals, following(folder, opener):
+                await self._serve(identity, opener, connection, transport, signals)
         finally:
             self._intake = None
             await transport.close()
             _log.info("worker_stopped", identity=identity.name)
 
     async def _serve(
-        self, identity: Identity, trust: Trust, connection: Connection, transport: Transport, signals: Signals
+        self, identity: Identity, opener: Opener, connection: Connection, transport: Transport, signals: Signals
     ) -> None:
         worker = _UNSAFE.sub("-", f"{socket.gethostname()}-{os.getpid()}")[-128:].lstrip("-._")
-        sealer, opener = Sealer(identity), Opener(identity, trust)
+        sealer = Sealer(identity)
         threads = ThreadPoolExecutor(self.concurrency, thread_name_prefix="handler")
         try:
             queues = self._queues(connection)
             attempts = Attempts(opener, threads, signals)
             judge = Judge(opener, sealer, transport, self._handlers, attempts, worker)
-            settler = Settler(judge, sealer, trust, transport, worker, signals)
+            settler = Settler(judge, sealer, opener, transport, worker, signals)
             self._intake = Intake(
                 judge,
                 settler,
@@ -238,7 +257,7 @@ class Worker:
                 _log.info(
                     "worker_started", identity=identity.name, cloud=connection.cloud, concurrency=self.concurrency
                 )
-                await self._intake.run(queues, identity.name, connection.cloud, trust)
+                await self._intake.run(queues, identity.name, connection.cloud, opener)
             finally:
                 await _call(self._shutdown)
         finally:

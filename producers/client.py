@@ -15,6 +15,7 @@ from bridge import observe
 from bridge.clock import now_ms
 from bridge.envelope import Opener
 from bridge.errors import BridgeError, ConfigurationError, NotConnected, QueueFull, UsageError
+from bridge.follow import following
 from bridge.identity import Connection, Identity
 from bridge.job import JobToken, Kind
 from bridge.member import Member, folder_from_env
@@ -68,8 +69,9 @@ class Producer:
         self._name = identity.name
         self._connection = connection
         self._transport = transport
-        self._outbox = Outbox(identity, trust, connection, transport, signals)
-        self._inbox = Inbox(connection, transport, Opener(identity, trust), signals)
+        self._opener = Opener(identity, trust)
+        self._outbox = Outbox(identity, self._opener, connection, transport, signals)
+        self._inbox = Inbox(connection, transport, self._opener, signals)
         self._unwatch = signals.meter.watch(lambda: [(HANDLES, (), len(self._inbox))])
         self._sweeper: asyncio.Task[None] | None = None
 
@@ -79,6 +81,8 @@ class Producer:
         cls, folder: Path | str, *, metrics: str | None = None, traces: TracerProvider | None = None
     ) -> AsyncIterator[Self]:
         """Connect with the identity folder given: ``async with Producer.open(folder) as relay``.
+
+        A newer trust bundle that is delivered to it is taken up while it runs.
 
         Args:
             folder: The identity folder.
@@ -93,7 +97,10 @@ class Producer:
         member = Member.load(folder)
         async with signalling(metrics, traces) as signals:
             transport = await member.connect("producer")
-            async with cls(member.identity, member.trust, member.connection, transport, signals) as producer:
+            async with (
+                cls(member.identity, member.trust, member.connection, transport, signals) as producer,
+                following(member.folder, producer._opener),
+            ):
                 yield producer
 
     @classmethod

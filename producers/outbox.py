@@ -11,7 +11,7 @@ from typing import Any, Final, TypeVar
 from bridge import subjects
 from bridge.clock import now_ms
 from bridge.core import Core
-from bridge.envelope import Draft, Sealed, Sealer
+from bridge.envelope import Draft, Opener, Sealed, Sealer
 from bridge.errors import (
     BridgeError,
     ConfigurationError,
@@ -24,7 +24,6 @@ from bridge.identity import Connection, Identity, QueueSettings
 from bridge.job import Content, Kind, encode
 from bridge.signals import NO_SPAN, Operation, Signals, Span, about, metrics
 from bridge.transport import Transport
-from bridge.trust import Trust
 from producers.terms import Terms, Times
 
 PUBLISH_TIMEOUT_S: Final = 5.0
@@ -46,17 +45,17 @@ class Outbox:
 
     Args:
         identity: The producer's private keys.
-        trust: Whom jobs are sealed to, and what is allowed.
+        opener: Holds the trust bundle: whom jobs are sealed to, and what is allowed.
         connection: The queues.
         transport: The producer's local broker.
         signals: Where measurements and spans go.
     """
 
     def __init__(
-        self, identity: Identity, trust: Trust, connection: Connection, transport: Transport, signals: Signals
+        self, identity: Identity, opener: Opener, connection: Connection, transport: Transport, signals: Signals
     ) -> None:
         self._name = identity.name
-        self._trust = trust
+        self._opener = opener
         self._connection = connection
         self._transport = transport
         self._sealer = Sealer(identity)
@@ -90,10 +89,10 @@ class Outbox:
         Raises:
             ConfigurationError, UsageError, TrustError, Refusal: What holds for all of them.
         """
-        settings, now = self.settings(kind), now_ms()
-        self._trust.check(now)
-        self._trust.authorise("job", kind.queue, kind.name, self._name, settings.workers)
-        recipients = (self._trust.peer(settings.workers).kem_key(now),)
+        settings, now, trust = self.settings(kind), now_ms(), self._opener.trust
+        trust.check(now)
+        trust.authorise("job", kind.queue, kind.name, self._name, settings.workers)
+        recipients = (trust.peer(settings.workers).kem_key(now),)
         when = terms.times(now, settings)
         outcomes: list[Parcel | BridgeError] = []
         drafts: list[tuple[Draft, Span]] = []
