@@ -1,5 +1,7 @@
 """Where results come in: the ``done`` subjects of this process, and a slow sweep for what was dropped there.
 
+What came home while the connection was broken was told to nobody, so after that all that is open is looked up at once.
+
 A result that arrives on a core subject proves nothing by arriving: one that does not verify is logged and
 ignored. One that *stands* in the stream and does not verify keeps the true one out for ever, so it is told.
 """
@@ -7,6 +9,7 @@ ignored. One that *stands* in the stream and does not verify keeps the true one 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 from itertools import islice
 from typing import Any, Final
@@ -29,6 +32,8 @@ SWEEP_S: Final = 5.0
 """Seconds between sweeps, give or take a fifth, so that a fleet of producers does not sweep in step."""
 SWEEP_LOOKUPS: Final = 64
 """Most look-ups per sweep: a direct get costs the server up to 0.9 ms, so a sweep takes about 1 % of its time."""
+AT_ONCE: Final = 16
+"""Look-ups under way at once after a broken connection: each producer's share of a server to which all come back."""
 
 _log = structlog.get_logger(__name__)
 
@@ -52,6 +57,8 @@ class Inbox:
         self._open: WeakValueDictionary[JobKey, Handle[Any]] = WeakValueDictionary()
         self._listening: set[tuple[str, str]] = set()
         self._lock = asyncio.Lock()
+        self._missed = asyncio.Event()
+        transport.on_reconnect(self._missed.set)
         self.settled = asyncio.Event()
         """Set whenever a handle is settled; for who waits for room."""
 
@@ -97,18 +104,36 @@ class Inbox:
             )
 
     async def sweep(self) -> None:
-        """Look up the results of handles that have been open for long, a few at a time, until cancelled."""
+        """Look up the results of handles that have been open for long, a few at a time, until cancelled.
+
+        After a broken connection those of all of them.
+        """
+        behind = False
         while True:
-            await asyncio.sleep(SWEEP_S * random.uniform(0.8, 1.2))  # noqa: S311  # spreads load; nothing secret
-            for handle in self._overdue():
-                try:
-                    await self.ask(handle)
-                except TransportError as error:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(
+                    self._missed.wait(),
+                    SWEEP_S * random.uniform(0.8, 1.2),  # noqa: S311  # spreads load; nothing secret
+                )
+            behind = behind or self._missed.is_set()
+            self._missed.clear()
+            handles = list(self._open.values()) if behind else self._overdue()
+            behind = not await self._ask_all(handles, AT_ONCE if behind else 1) and behind
+
+    async def _ask_all(self, handles: list[Handle[Any]], at_once: int) -> bool:
+        """Look all of them up; False if the server does not answer."""
+        for first in range(0, len(handles), at_once):
+            asked = map(self.ask, handles[first : first + at_once])
+            for error in await asyncio.gather(*asked, return_exceptions=True):
+                if isinstance(error, TransportError):
                     _log.warning("sweep_failed", error=type(error).__name__)
-                    break
-                except BridgeError as error:
+                    return False
+                if isinstance(error, BridgeError):
                     _log.error("sweep_refused", error=type(error).__name__)
-                    break
+                    return False
+                if error is not None:
+                    raise error
+        return True
 
     def abandon(self, reason: BridgeError) -> None:
         """Settle every open handle with an error: nothing will come any more."""

@@ -27,6 +27,7 @@ from bridge.errors import (
     PublishTimeout,
     QueueFull,
     SubjectTaken,
+    TransportError,
     UsageError,
 )
 from bridge.fence import RESEND_HEADER
@@ -308,6 +309,40 @@ async def test_the_sweep_finds_what_the_client_dropped(monkeypatch: pytest.Monke
         await until(lambda: lookups >= 14)  # each was asked for about twice, a few at a time
         async with fleet.working(echoing()):
             assert [await handle.result(int) for handle in handles] == list(range(7))
+
+
+async def test_after_a_broken_connection_everything_open_is_looked_up_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inbox, "SWEEP_S", 1000)
+    fleet = Fleet.make(policy())
+    back: list[Callable[[], None]] = []
+
+    class Reconnects(Deaf):
+        away = True
+        asked = 0
+
+        def on_reconnect(self, callback: Callable[[], None]) -> None:
+            back.append(callback)
+
+        async def lookup(
+            self, stream: str, subject: str, *, cloud: str | None = None, timeout: float = 5.0
+        ) -> Message | None:
+            self.asked += 1
+            if self.away:
+                raise TransportError("away")
+            return await super().lookup(stream, subject, cloud=cloud, timeout=timeout)
+
+    transport = Reconnects(fleet.bridge, fleet.bridge.cloud("aws"))
+    async with fleet.producer(transport=transport) as relay:
+        handles = [await relay.submit("thumbs", "resize", n) for n in range(3 * inbox.AT_ONCE + 1)]
+        async with fleet.working(echoing()):
+            await until(lambda: len(fleet.held("aws", "RESULTS_thumbs")) == len(handles))
+        assert not any(handle.done() for handle in handles)
+        (told,) = back
+        told()
+        await until(lambda: transport.asked > 0)
+        transport.away = False
+        told()
+        await until(lambda: all(handle.done() for handle in handles))
 
 
 async def test_the_last_look_finds_what_was_dropped() -> None:
