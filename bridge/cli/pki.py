@@ -16,13 +16,14 @@ from bridge.errors import ConfigurationError
 from bridge.pki import Certificate
 
 _USES: Final = {
-    "ca": "all, to trust the cloud",
-    "issuer": "signing the others",
-    "clients": "the cloud's services",
-    "leafnodes": "the link, hub's end",
-    "link": "the link, leaf's end",
+    "ca": "trust",
+    "issuer": "signing",
+    "clients": "services",
+    "leafnodes": "link",
+    "link": "link",
+    "cluster": "routes",
 }
-"""Whom each certificate is for, by the stem of its file."""
+"""What each certificate is for, by the stem of its file: in words that leave room for names in 80 columns."""
 
 
 def register(app: typer.Typer) -> None:
@@ -38,7 +39,11 @@ def pki(
     ] = None,
     host: Annotated[
         list[str] | None,
-        typer.Option("--host", help="A further name or address of the servers. Again for more.", show_default=False),
+        typer.Option(
+            "--host",
+            help="A further name or address of the servers. Again for more; --renew keeps those that there are.",
+            show_default=False,
+        ),
     ] = None,
     cloud: Annotated[
         str | None, typer.Option("--cloud", help="This cloud alone, as each team does for its own.")
@@ -82,9 +87,9 @@ def pki(
 
 def _report(out: Out, found: list[Certificate], written: list[Path]) -> None:
     out.table(
-        ("certificate", "for", "names", "until"),
+        ("certificate", "for", "until", "names"),
         [
-            (f"{each.cloud}/{each.path.name}", _USES.get(each.path.stem, ""), ", ".join(each.names), _until(each))
+            (f"{each.cloud}/{each.path.name}", _USES.get(each.path.stem, ""), _until(each), ", ".join(each.names))
             for each in found
         ],
     )
@@ -99,8 +104,8 @@ def _report(out: Out, found: list[Certificate], written: list[Path]) -> None:
 
 def _until(each: Certificate) -> str:
     left = each.not_after_ms / 1000 - time.time()
-    days = f"{left / 86_400:.0f} d left" if left > 0 else "expired"
-    return f"{when(each.not_after_ms)[:10]}, {days}{', renew now' if each.renew else ''}"
+    days = f"{left / 86_400:.0f} d" if left > 0 else "expired"
+    return f"{when(each.not_after_ms)[:10]} ({days}){', renew now' if each.renew else ''}"
 
 
 def _values(each: Certificate) -> dict[str, Any]:

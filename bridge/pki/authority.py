@@ -16,7 +16,7 @@ from cryptography.x509.oid import NameOID
 
 from bridge.errors import ConfigurationError
 from bridge.files import check_private, read_file, write_file
-from bridge.pki.report import USAGES, is_due, read_chain
+from bridge.pki.report import USAGES, describe_names, is_due, read_chain
 from bridge.policy import Cloud, Policy
 
 ROOT_LIFE: Final = dt.timedelta(days=3650)
@@ -59,11 +59,18 @@ def renew(policy: Policy, folder: Path, cloud: str, *, hosts: Sequence[str] = ()
     Roots stay, so nothing has to be sent to the other cloud. Servers take the files up at a SIGHUP; live
     connections keep the old ones until they redial.
 
+    Args:
+        policy: Names the hosts that the cloud's servers are dialled by.
+        folder: Where the folder per cloud is.
+        cloud: The cloud.
+        hosts: Further names and addresses, besides those that the certificates have.
+
     Raises:
         ConfigurationError: The issuer's key is not here (certificates from elsewhere are renewed there), or
             a new issuer is due and the root's key is offline.
     """
     here, at = folder / cloud, _cloud(policy, cloud)
+    hosts = [*_hosts(here, at), *hosts]
     root, issuer = read_chain(here / "ca.pem")[0], read_chain(here / "issuer.pem")[0]
     key = _read_key(here / "ca.key")
     written = []
@@ -244,6 +251,16 @@ def _leaf_san(policy: Policy, cloud: Cloud, leaf: str, hosts: Sequence[str]) -> 
     addresses = {"clients": cloud.clients, "leafnodes": cloud.leafnodes or "", "cluster": ",".join(cloud.routes)}
     dialled = [_host_of(address) for address in addresses[leaf].split(",")]
     return [_general_name(host) for host in dict.fromkeys([*dialled, *hosts])]
+
+
+def _hosts(here: Path, cloud: Cloud) -> list[str]:
+    """The hosts that all listeners' certificates have had: those given when they were made, whatever the policy says.
+
+    Forgotten, they would be missed a week later, by whoever dials the server by such a name.
+    """
+    files = [here / f"{name}.pem" for name in _leaf_names(cloud) if name != "link"]
+    named = [describe_names(read_chain(file)[0]) for file in files if file.exists()]
+    return [host for host in named[0] if all(host in names for names in named)] if named else []
 
 
 def _general_name(host: str) -> x509.GeneralName:

@@ -326,17 +326,19 @@ def test_a_missing_public_half_is_named(keyed: Path) -> None:
 def test_certificates_are_issued_checked_and_renewed(tmp_path: Path) -> None:
     bunny("init", tmp_path)
     said = bunny("pki --host 127.0.0.1", tmp_path)
-    assert re.search(r"^aws/leafnodes.pem +the link, hub's end +relay-leaf.bridge.internal, 127.0.0.1 ", said.out, re.M)
+    assert re.search(r"^aws/leafnodes.pem +link +\S+ \(7 d\) +relay-leaf.bridge.internal, 127.0.0.1 *$", said.out, re.M)
     assert "private  pki/azure/root.key" in said.out
     assert {mode(key) for key in (tmp_path / "pki").glob("*/*.key")} == {0o600}
     assert "exists and is not overwritten" in bunny("pki", tmp_path, code=1).error
     root, leaf = tmp_path / "pki/aws/ca.pem", tmp_path / "pki/aws/clients.pem"
     before = root.read_bytes(), leaf.read_bytes()
-    written = bunny("pki --renew --cloud aws --host 127.0.0.1 --json", tmp_path).json["written"]
-    assert "pki/aws/clients.pem" in written
+    renewed = bunny("pki --renew --cloud aws --json", tmp_path).json
+    assert "pki/aws/clients.pem" in renewed["written"]
+    assert all("127.0.0.1" in each["names"] for each in renewed["certificates"])
     assert root.read_bytes() == before[0]
     assert leaf.read_bytes() != before[1]
-    bunny("pki --check pki", tmp_path)
+    said = bunny("pki --check pki", tmp_path)
+    assert max(len(line.rstrip()) for line in said.out.splitlines() if "azure" in line) <= 80
     (tmp_path / "pki/azure/link.pem").write_bytes(leaf.read_bytes())
     said = bunny("pki --check pki", tmp_path, code=1)
     assert "pki/azure/link.pem: its extended key usage must be clientAuth" in said.err

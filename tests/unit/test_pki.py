@@ -170,6 +170,21 @@ def test_renewal_keeps_the_root_and_needs_the_issuers_key_alone(policy: Policy, 
     handshake(listener(aws, "clients"), dialler(aws / "ca.pem"), "relay-nats.relay.svc")
 
 
+def test_renewal_keeps_the_names_given_at_first_and_leaves_those_that_the_policy_has_left(
+    policy: Policy, tmp_path: Path
+) -> None:
+    pki.issue(policy, tmp_path, hosts=("nats.test", "10.0.0.1", "::1"))
+    (tmp_path / "aws/root.key").unlink()
+    moved = replace(policy, clouds={**policy.clouds, "aws": replace(policy.hub, clients="tls://nats.test:4222")})
+    pki.renew(moved, tmp_path, "aws")
+    pki.renew(moved, tmp_path, "aws")
+    names = {each.path.stem: each.names for each in pki.check(tmp_path) if each.cloud == "aws"}
+    assert set(names["clients"]) == {"nats.test", "10.0.0.1", "::1"}
+    assert set(names["leafnodes"]) == {"relay-leaf.bridge.internal", "nats.test", "10.0.0.1", "::1"}
+    for name in ("nats.test", "10.0.0.1"):
+        handshake(listener(tmp_path / "aws", "clients"), dialler(tmp_path / "aws/ca.pem"), name)
+
+
 def test_a_new_host_needs_a_new_issuer_and_so_the_root(policy: Policy, tmp_path: Path) -> None:
     pki.issue(policy, tmp_path)
     aws = tmp_path / "aws"
