@@ -338,7 +338,8 @@ def test_certificates_are_issued_checked_and_renewed(tmp_path: Path) -> None:
     assert root.read_bytes() == before[0]
     assert leaf.read_bytes() != before[1]
     said = bunny("pki --check pki", tmp_path)
-    assert max(len(line.rstrip()) for line in said.out.splitlines() if ", 127.0.0.1" not in line) <= 80
+    named = [line.rstrip() for line in said.out.splitlines() if ".pem" in line and ", 127.0.0.1" not in line]
+    assert max(map(len, named)) <= 80
     (tmp_path / "pki/azure/link.pem").write_bytes(leaf.read_bytes())
     said = bunny("pki --check pki", tmp_path, code=1)
     assert "pki/azure/link.pem: its extended key usage must be clientAuth" in said.err
