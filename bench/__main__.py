@@ -13,12 +13,12 @@ import os
 import statistics
 import sys
 import tempfile
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
 from pathlib import Path
 
 from bench import plain
+from bench.pace import Result, paced
 from bridge.devserver import running
 from bridge.observe import configure
 from bridge.policy import Policy, load_policy
@@ -40,30 +40,19 @@ queues:
   bench: {{producers: [producer], workers: pool, kinds: [echo]}}
 """
 
-Result = tuple[float, list[float]]
-"""Seconds for all jobs, and each job's seconds from submit to result."""
 Run = Callable[[int, int], Awaitable[Result]]
 """A number of jobs, and how many are in flight at once."""
 
 
 async def sealed(folder: Path, args: dict[str, str], jobs: int, window: int) -> Result:
     """The bridge as a user has it: sealed, signed, fenced."""
-    times: list[float] = []
     async with Producer.open(folder) as producer:
-        numbers = iter(range(jobs))
 
-        async def submit() -> None:
-            for _ in numbers:
-                began = time.perf_counter()
-                handle = await producer.submit("bench", "echo", args)
-                assert await handle.result() == args
-                times.append(time.perf_counter() - began)
+        async def submit(_: int) -> None:
+            handle = await producer.submit("bench", "echo", args)
+            assert await handle.result() == args
 
-        began = time.perf_counter()
-        async with asyncio.TaskGroup() as group:
-            for _ in range(window):
-                group.create_task(submit())
-        return time.perf_counter() - began, times
+        return await paced(jobs, window, submit)
 
 
 @contextlib.asynccontextmanager

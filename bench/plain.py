@@ -11,7 +11,6 @@ import contextlib
 import secrets
 import ssl
 import sys
-import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.errors import TimeoutError as NoMessages
 
+from bench.pace import Result, paced
 from bridge import subjects
 from bridge.identity import CA_FILE, Connection, Identity
 from bridge.subjects import JobKey
@@ -68,10 +68,10 @@ async def work(folder: Path) -> None:
                 await asyncio.gather(*map(echo, messages))
 
 
-async def produce(folder: Path, body: bytes, jobs: int, window: int) -> tuple[float, list[float]]:
-    """Seconds for all jobs, and each job's seconds from submit to result."""
+async def produce(folder: Path, body: bytes, jobs: int, window: int) -> Result:
+    """The same jobs, unsealed."""
     identity = Identity.load(folder)
-    session, waiting, times = secrets.token_hex(12), dict[int, asyncio.Future[bytes]](), list[float]()
+    session, waiting = secrets.token_hex(12), dict[int, asyncio.Future[bytes]]()
     async with connected(folder) as client:
         stream = client.jetstream()
 
@@ -82,22 +82,14 @@ async def produce(folder: Path, body: bytes, jobs: int, window: int) -> tuple[fl
 
         await client.subscribe(subjects.done_of_session("bench", identity.name, session), cb=arrived)
         await client.flush()
-        numbers = iter(range(1, jobs + 1))
 
-        async def submit() -> None:
-            for n in numbers:
-                began = time.perf_counter()
-                answer = waiting[n] = asyncio.get_running_loop().create_future()
-                subject = subjects.job(JobKey("bench", identity.name, session, n), "normal")
-                await stream.publish(subject, body, headers={"Nats-Msg-Id": secrets.token_hex(16)})
-                assert await answer == body
-                times.append(time.perf_counter() - began)
+        async def submit(n: int) -> None:
+            answer = waiting[n] = asyncio.get_running_loop().create_future()
+            subject = subjects.job(JobKey("bench", identity.name, session, n), "normal")
+            await stream.publish(subject, body, headers={"Nats-Msg-Id": secrets.token_hex(16)})
+            assert await answer == body
 
-        began = time.perf_counter()
-        async with asyncio.TaskGroup() as group:
-            for _ in range(window):
-                group.create_task(submit())
-        return time.perf_counter() - began, times
+        return await paced(jobs, window, submit)
 
 
 if __name__ == "__main__":
