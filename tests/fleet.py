@@ -11,11 +11,12 @@ from typing import Any
 
 from bridge.envelope import Opener, Sealer
 from bridge.identity import Connection
-from bridge.policy import Backoff, Cloud, IdentityEntry, Policy, Queue, Role, TrustPolicy
+from bridge.policy import Backoff, IdentityEntry, Policy, Queue, Role
 from bridge.testing import MemoryRig
 from bridge.transport import Transport
 from consumers import Worker
 from producers import Producer
+from tests.world import POLICY
 
 FAST = Backoff(initial_ms=1, factor=1.0, max_ms=10, jitter=0.0)
 
@@ -24,12 +25,8 @@ def policy(**thumbs: Any) -> Policy:  # noqa: ANN401  fields of Queue
     """A queue in each direction; keyword arguments change the settings of ``thumbs``."""
     forth = Queue("thumbs", ("relay", "other"), "bunny", ("resize", "probe"), "aws", "azure", backoff=FAST)
     back = Queue("lookup", ("bunny",), "relay", ("find",), "azure", "aws", backoff=FAST)
-    return Policy(
-        bridge="acme",
-        clouds={
-            "aws": Cloud("aws", "hub", "tls://hub.test:4222", "tls://leaf.test:7422"),
-            "azure": Cloud("azure", "leaf", "tls://azure.test:4222"),
-        },
+    return replace(
+        POLICY,
         identities={
             "relay": IdentityEntry("relay", "aws"),
             "other": IdentityEntry("other", "aws"),
@@ -39,7 +36,6 @@ def policy(**thumbs: Any) -> Policy:  # noqa: ANN401  fields of Queue
             "ops": IdentityEntry("ops", "azure", Role.INSPECTOR),
         },
         queues={"thumbs": replace(forth, **thumbs), "lookup": back},
-        trust=TrustPolicy(threshold=1, expires_ms=3_600_000),
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
+from typing import Any
 
 from bridge.bundle import build_payload, build_roots, sign_payload
 from bridge.core import Core
@@ -71,59 +72,38 @@ class World:
         return Opener(self.identities[name], self.trust())
 
     def job(self, body: bytes = b'{"width":320}', sender: str = "relay", recipient: str = "bunny", n: int = 1) -> Draft:
-        core = Core(
-            type="job",
-            queue="thumbs",
-            kind="resize",
-            priority="normal",
-            job=f"{SESSION}.{n}",
-            generation=0,
-            sender=sender,
-            sender_kid=b"",
-            recipient=recipient,
-            issued=self.now,
-            expires=self.now + 60_000,
-        )
+        core = self._core("job", f"{SESSION}.{n}", sender, recipient, priority="normal")
         return Draft(core, (self._kem(recipient),), Content("application/json", body))
 
     def result(
         self, job: Sealed, body: bytes = b'{"ok":true}', sender: str = "bunny", recipient: str | None = None
     ) -> Draft:
         recipient = recipient or job.core.sender
-        core = Core(
-            type="result",
+        core = self._core("result", job.core.job, sender, recipient, job_digest=job.digest, attempt=1, worker="pod-1")
+        return Draft(core, (self._kem(recipient),), Content("application/json", body), Status.SUCCEEDED)
+
+    def start(self, job: Sealed, attempt: int = 2) -> Draft:
+        about = job.core
+        return Draft(
+            self._core(
+                "start", about.job, "bunny", about.sender, job_digest=job.digest, attempt=attempt, worker="pod-1"
+            )
+        )
+
+    def _core(self, type_: str, job: str, sender: str, recipient: str, **more: Any) -> Core:  # noqa: ANN401  fields of Core
+        return Core(
+            type=type_,
             queue="thumbs",
             kind="resize",
-            job=job.core.job,
+            job=job,
             generation=0,
             sender=sender,
             sender_kid=b"",
             recipient=recipient,
             issued=self.now,
             expires=self.now + 60_000,
-            job_digest=job.digest,
-            attempt=1,
-            worker="pod-1",
+            **more,
         )
-        return Draft(core, (self._kem(recipient),), Content("application/json", body), Status.SUCCEEDED)
-
-    def start(self, job: Sealed, attempt: int = 2) -> Draft:
-        core = Core(
-            type="start",
-            queue="thumbs",
-            kind="resize",
-            job=job.core.job,
-            generation=0,
-            sender="bunny",
-            sender_kid=b"",
-            recipient=job.core.sender,
-            issued=self.now,
-            expires=self.now + 60_000,
-            job_digest=job.digest,
-            attempt=attempt,
-            worker="pod-1",
-        )
-        return Draft(core)
 
     def _kem(self, name: str) -> KemPublicKey:
         return KemPublicKey(self.identities[name].kem[-1].public)
