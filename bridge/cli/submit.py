@@ -21,7 +21,7 @@ def register(app: typer.Typer) -> None:
     """Add the command."""
     app.command(
         epilog=example(
-            """bunny submit thumbnails resize '{"width": 320}' --wait""",
+            """bunny submit thumbnails resize '{"width": 320, "height": 200}' --wait""",
             "bunny submit thumbnails resize @args.json --deadline 5m",
             "bunny submit thumbnails probe --file photo.jpg",
         )

@@ -47,7 +47,7 @@ class _Seen:
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    translate = "nats --context acme-ops-azure stream view DEAD_thumbnails --translate 'bunny open'"
+    translate = "nats --context acme-ops-aws stream view JOBS_thumbnails --translate 'bunny open'"
     app.command(
         "open", epilog=example("bunny open message.bin", "bunny open --identity /etc/bunny --body < job", translate)
     )(unseal)
