@@ -20,13 +20,32 @@ from bridge.subjects import is_name
 
 NOT_BUILT: Final = frozenset(
     {
-        *("agents", "alarms", "alerts", "audit", "cancel", "compression", "concurrency", "concurrency_key", "control"),
-        *("cron", "delay", "delayed", "events", "isolation", "keyed", "labels", "metrics", "not_before", "padding"),
-        *("parts", "priorities", "priority", "progress", "rate", "rate_limit", "rate_limits", "receipt", "receipts"),
-        *("replay", "replicas", "retention", "schedule", "schedules", "slo", "stats", "stream", "streaming", "tracing"),
+        *("alarms", "alerts", "audit", "cancel", "compression", "concurrency", "concurrency_key", "control", "cron"),
+        *(
+            "events",
+            "isolation",
+            "keyed",
+            "labels",
+            "padding",
+            "parts",
+            "progress",
+            "rate",
+            "rate_limit",
+            "rate_limits",
+        ),
+        *("receipt", "receipts", "retention", "schedule", "schedules", "slo", "stats", "stream", "streaming"),
     }
 )
 """Words of features that a policy may have one day: said so, instead of guessing at a typing mistake."""
+ELSEWHERE: Final = {
+    **dict.fromkeys(("priority", "priorities"), "a producer says it of each job, submit(…, priority=…)"),
+    **dict.fromkeys(("delay", "delayed", "not_before"), "a producer says it of each job, submit(…, delay=…) or at=…"),
+    **dict.fromkeys(("agent", "agents"), "an agent is an identity with role: agent"),
+    **dict.fromkeys(("metrics", "tracing"), "a service is told where it runs, by BUNNY_METRICS and BUNNY_TRACES"),
+    "replay": "an operator orders it, with `bunny dead replay`",
+    "replicas": "a cloud with servers: 3 keeps every stream three times",
+}
+"""Words of features that there are, and where they are asked for."""
 
 _WHOLE: Final = re.compile(r"-?(?:0|[1-9][0-9_]{0,17})")
 _NUMBER: Final = re.compile(r"[+-]?([0-9]{1,15}(\.[0-9]{0,15})?|\.[0-9]{1,15})")
@@ -273,6 +292,8 @@ class Section:
                 continue
             if key in NOT_BUILT:
                 self.note(line, f"{key!r} in {self.where} is not built yet", "remove it")
+            elif key in ELSEWHERE:
+                self.note(line, f"{key!r} is nothing that {self.where} has", f"remove it: {ELSEWHERE[key]}")
             else:
                 self.note(line, f"unknown key {shown(key)} in {self.where}", nearest(key, known))
 

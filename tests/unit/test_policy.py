@@ -126,7 +126,11 @@ MISTAKES: list[tuple[str, str, str, str]] = [
             f"'{key}' in queue 'thumbnails' is not built",
             "remove",
         )
-        for key in ("schedules", "compression", "receipts", "concurrency_key", "rate_limit", "priorities", "delay")
+        for key in ("schedules", "compression", "receipts", "concurrency_key", "rate_limit", "events")
+    ),
+    *(
+        ("    ack_wait: 30s", f"    ack_wait: 30s\n^    {key}: 1", f"'{key}' is nothing that queue 'thumbnails'", where)
+        for key, where in (("priority", "priority="), ("delay", "delay="), ("replay", "`bunny dead replay`"))
     ),
     (
         "    ack_wait: 30s",
