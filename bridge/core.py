@@ -24,7 +24,6 @@ MAX_LIFETIME_MS: Final = 31 * 24 * 3600 * 1000
 """The longest from ``issued`` to ``expires``."""
 _LAST_S: Final = 253_402_300_799
 """The end of the year 9999."""
-TYPES: Final = ("job", "result", "start", "event", "control", "replay")
 ACTIONS: Final = ("cancel",)
 """What a control may ask for."""
 
@@ -103,11 +102,6 @@ class Core:
         if decode(data) != self:
             raise BadFrame("a core holds a value that its encoding cannot carry")
         return data
-
-
-def is_traceparent(text: str) -> bool:
-    """Whether a core may carry ``text`` as its ``traceparent``."""
-    return _TRACEPARENT.fullmatch(text) is not None
 
 
 def decode(data: bytes) -> Core:
