@@ -145,8 +145,6 @@ class Refusal(BridgeError):
     """A message that must not be acted on. The class name is the reason that tools and metrics show."""
 
     exit_code = 4
-    authenticated = False
-    """Whether the author was known when the refusal was found (only then may a result be sent)."""
 
     @property
     def name(self) -> str:
@@ -185,25 +183,17 @@ class WrongRecipient(Refusal):
 class Expired(Refusal):
     """The message's signed expiry has passed."""
 
-    authenticated = True
-
 
 class FromTheFuture(Refusal):
     """The message's signed time lies more than the allowed skew ahead: one of the clocks is wrong."""
-
-    authenticated = True
 
 
 class BadSeal(Refusal):
     """The wrap or the ciphertext does not open."""
 
-    authenticated = True
-
 
 class BadPrelude(Refusal):
     """The sealed prelude is malformed, or its length or digest is not the body's."""
-
-    authenticated = True
 
 
 # --- the job's author ------------------------------------------------------------------------------
