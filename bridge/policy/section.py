@@ -21,18 +21,8 @@ from bridge.subjects import is_name
 NOT_BUILT: Final = frozenset(
     {
         *("alarms", "alerts", "audit", "cancel", "compression", "concurrency", "concurrency_key", "control", "cron"),
-        *(
-            "events",
-            "isolation",
-            "keyed",
-            "labels",
-            "padding",
-            "parts",
-            "progress",
-            "rate",
-            "rate_limit",
-            "rate_limits",
-        ),
+        *("events", "isolation", "keyed", "labels", "padding", "parts", "progress"),
+        *("rate", "rate_limit", "rate_limits"),
         *("receipt", "receipts", "retention", "schedule", "schedules", "slo", "stats", "stream", "streaming"),
     }
 )
