@@ -51,7 +51,7 @@ _address = _matches(r"[a-z]+://[A-Za-z0-9.:,/\[\]-]{1,200}")
 
 FIELDS: Final[Mapping[str, Callable[[object], bool]]] = {
     **dict.fromkeys(("queue", "kind", "priority", "stream", "consumer", "pool"), _name),
-    **dict.fromkeys(("producer", "worker", "identity", "cloud", "role"), _name),
+    **dict.fromkeys(("producer", "worker", "identity", "cloud", "role", "connection"), _name),
     **dict.fromkeys(("action", "signal", "status", "outcome", "verdict", "refusal"), _name),
     **dict.fromkeys(("error", "cause"), _class),
     **dict.fromkeys(("digest", "kid"), _hex),

@@ -80,6 +80,7 @@ class Attempts:
         """Run a handler: the verdict, and the name of what it raised."""
         late = (case.core.expires - now_ms()) / 1000
         limit = min(late, handler.limits.timeout_s or late)
+        case.starts(limit)
         try:
             async with asyncio.timeout(limit) as clock:
                 value = await self._call(handler, arguments)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from bridge.core import Core
@@ -28,6 +29,8 @@ class Case:
     """Of the attempt."""
     replay: Replay | None = None
     """The order that it runs by, of a job that died before; `job` has the order's generation and times then."""
+    starts: Callable[[float], None] = lambda _: None
+    """Told in how many seconds the attempt must be done, when its handler starts."""
 
     @property
     def parent(self) -> Span | str | None:

@@ -21,9 +21,11 @@ from bridge.signals.meter import Meter, Sample
 from bridge.transport import Delivery, Pull, Transport
 from consumers.case import Case
 from consumers.execute import Judge
-from consumers.lease import Lease
+from consumers.lease import Lease, Leases
+from consumers.leasethread import LeaseThread
 from consumers.settle import Settler
 from consumers.slots import WEIGHTS, Slots
+from consumers.verdict import Park, Retry, Snooze, Wait
 
 TRUST_CHECK_S: Final = 60.0
 """The longest between two looks at the trust bundle's expiry: a clock may be set."""
@@ -64,6 +66,7 @@ class Intake:
         prefetch: Deliveries held of each lane beyond the slots.
         drain_timeout: Seconds that running jobs may take to finish at the end.
         meter: Where measurements go.
+        renewer: Renews leases; None has it done in this loop, over ``transport``.
     """
 
     def __init__(
@@ -76,6 +79,7 @@ class Intake:
         prefetch: int,
         drain_timeout: float,
         meter: Meter,
+        renewer: LeaseThread | None = None,
     ) -> None:
         self._judge = judge
         self._settler = settler
@@ -84,6 +88,8 @@ class Intake:
         self._credit = concurrency + prefetch
         self._drain_timeout = drain_timeout
         self._meter = meter
+        self._renewer = renewer
+        self._leases = Leases()
         self._slots = Slots(concurrency)
         self._stopping = asyncio.Event()
         self._reason: BridgeError | None = None
@@ -118,8 +124,8 @@ class Intake:
             for queue, settings in queues.items():
                 for lane in self._lanes(queue, settings, pool, cloud):
                     lanes.append(lane)
-                    background.append(group.create_task(lane.lease.keep(), name=f"lease-{lane.name}"))
                     takers.append(group.create_task(self._take(lane, group), name=f"take-{lane.name}"))
+            background.append(group.create_task(self._renew(), name="leases"))
             unwatch = self._meter.watch(lambda: self._now(lanes))
             try:
                 await self._stopping.wait()
@@ -141,8 +147,7 @@ class Intake:
         consumers += [(subjects.delayed_stream(queue), pool, "normal"), (subjects.replay_stream(queue), pool, "normal")]
         for stream, consumer, weight in consumers:
             replays = stream == subjects.replay_stream(queue)
-            lost = partial(self._meter.count, metrics.LOST_LEASES, queue)
-            lease = Lease(self._transport, settings.ack_wait_ms / 1000, lost)
+            lease = self._leases.add(settings.ack_wait_ms / 1000, partial(self._lost, queue))
             pull = self._transport.pull(stream, consumer, cloud=None if replays else home)
             admit = self._judge.admit_replay if replays else self._judge.admit
             yield Lane(queue, f"{stream}-{consumer}", WEIGHTS[weight], settings, pull, lease, admit)
@@ -164,7 +169,12 @@ class Intake:
                 self._meter.count(metrics.DELIVERIES, lane.queue)
                 if delivery.delivered > 1:
                     self._meter.count(metrics.REDELIVERIES, lane.queue)
-                lane.lease.hold(delivery)
+                if not lane.lease.hold(delivery, self._leases.sent()):
+                    # The link, a server or this loop was away for longer than the ack wait; the job may run elsewhere.
+                    _log.warning("delivery_ignored", queue=lane.queue, delivered=delivery.delivered)
+                    self._meter.count(metrics.LOST_LEASES, lane.queue)
+                    lane.pull.grant(1)
+                    continue
                 task = group.create_task(self._work(lane, delivery), name=f"job-{lane.queue}")
                 self._waiting[task] = delivery
         except TransportError as error:
@@ -181,8 +191,9 @@ class Intake:
                 await self._execute(lane, delivery, slot)
                 del self._running[task]
         except asyncio.CancelledError:
-            # Unless the drain has done so. Twice could hand back what another worker has got meanwhile.
-            if self._waiting.pop(task, None) or self._running.pop(task, None):
+            held = self._waiting.pop(task, None) or self._running.pop(task, None)
+            # Unless the drain has done so, or it is lost: that could hand back what another worker has got meanwhile.
+            if held is not None and not lane.lease.has_lost(delivery):
                 await self._hand_back(delivery)
             raise
         finally:
@@ -203,7 +214,11 @@ class Intake:
                     return
                 await self._settler.refuse(lane.queue, delivery, refusal)
                 return
+            case.starts = partial(lane.lease.run, delivery)
             verdict = await self._judge.judge(case)
+            lane.lease.settle(delivery)
+            if lane.lease.has_lost(delivery) and isinstance(verdict, (Retry, Snooze, Park, Wait)):
+                return  # it is another worker's to put off
             # Storing waits for room in the queue's streams: kept meanwhile, the slots would go to the one queue whose
             # producer fills them. What it holds is bounded by its own credit.
             await slot.aclose()
@@ -217,6 +232,22 @@ class Intake:
             # Ours, not the handler's. Putting it off keeps one message from spinning the whole worker.
             _log.error("worker_failed", queue=lane.queue, exc_info=error)
             await self._hand_back(delivery, BUG_DELAY_S)
+
+    async def _renew(self) -> None:
+        try:
+            if self._renewer is not None:
+                await self._renewer.keep(self._leases)
+        except BridgeError as error:
+            self._end(error)  # and what runs may finish, renewed from here
+        with contextlib.suppress(TransportError):  # closed for good: whoever pulls says so
+            await self._leases.keep(self._transport)
+
+    def _lost(self, queue: str, delivery: Delivery, done: bool) -> None:
+        """Stop what another worker may have got; what is done is answered for."""
+        self._meter.count(metrics.LOST_LEASES, queue)
+        for task, held in () if done else [*self._waiting.items(), *self._running.items()]:
+            if held is delivery:
+                task.cancel()
 
     async def _drain(self, lanes: list[Lane]) -> None:
         _log.info("worker_draining", count=len(self._running))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import os
 import re
@@ -9,14 +10,16 @@ import socket
 from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar, overload
 
 import structlog
 
 from bridge import observe
+from bridge.durations import seconds
 from bridge.envelope import Opener, Sealer
-from bridge.errors import ConfigurationError
+from bridge.errors import ConfigurationError, UsageError
 from bridge.follow import following
 from bridge.identity import Connection, Identity, QueueSettings
 from bridge.job import Kind
@@ -29,6 +32,7 @@ from consumers.attempt import Attempts
 from consumers.execute import Judge
 from consumers.handlers import Function, Handlers, Job
 from consumers.intake import Intake
+from consumers.leasethread import Connect, LeaseThread, renewing
 from consumers.limits import Backoff, Limits
 from consumers.settle import Settler
 
@@ -73,10 +77,13 @@ class Worker:
         metrics: str | None = None,
         traces: TracerProvider | None = None,
     ) -> None:
+        for what, count, least in (("concurrency", concurrency, 1), ("prefetch", prefetch, 0)):
+            if type(count) is not int or count < least:
+                raise UsageError(f"{what}={count!r}; pass a whole number from {least}")
         self.folder = None if folder is None else Path(folder)
         self.concurrency = concurrency
         self.prefetch = prefetch
-        self.drain_timeout = drain_timeout.total_seconds() if isinstance(drain_timeout, timedelta) else drain_timeout
+        self.drain_timeout = seconds("drain_timeout", drain_timeout)
         self.metrics = metrics
         self._traces = traces
         self._handlers = Handlers()
@@ -203,7 +210,14 @@ class Worker:
         member = Member.load(self.folder if self.folder is not None else folder_from_env())
         self._queues(member.connection)  # what is wrong with the handlers is said before anything is dialled
         transport = await member.connect("worker")
-        await self.serve(member.identity, member.trust, member.connection, transport, folder=member.folder)
+        await self.serve(
+            member.identity,
+            member.trust,
+            member.connection,
+            transport,
+            leases=partial(member.connect, "leases"),
+            folder=member.folder,
+        )
 
     async def serve(
         self,
@@ -212,6 +226,7 @@ class Worker:
         connection: Connection,
         transport: Transport,
         *,
+        leases: Connect | None = None,
         folder: Path | None = None,
     ) -> None:
         """Serve over a given transport until `stop`, then close it; raises as `run`.
@@ -221,19 +236,31 @@ class Worker:
             trust: Whom it trusts.
             connection: What it may work.
             transport: The connection to its local broker.
+            leases: Makes another one, in a thread that renews what is held whatever handlers do to the event loop;
+                None has ``transport`` do it.
             folder: The identity folder, whose newer trust bundles are taken up; None keeps ``trust``.
         """
         opener = Opener(identity, trust)
         try:
-            async with signalling(self.metrics, self._traces) as signals, following(folder, opener):
-                await self._serve(identity, opener, connection, transport, signals)
+            async with (
+                signalling(self.metrics, self._traces) as signals,
+                contextlib.nullcontext() if leases is None else renewing(leases) as renewer,
+                following(folder, opener),
+            ):
+                await self._serve(identity, opener, connection, transport, signals, renewer)
         finally:
             self._intake = None
             await transport.close()
             _log.info("worker_stopped", identity=identity.name)
 
     async def _serve(
-        self, identity: Identity, opener: Opener, connection: Connection, transport: Transport, signals: Signals
+        self,
+        identity: Identity,
+        opener: Opener,
+        connection: Connection,
+        transport: Transport,
+        signals: Signals,
+        renewer: LeaseThread | None = None,
     ) -> None:
         worker = _UNSAFE.sub("-", f"{socket.gethostname()}-{os.getpid()}")[-128:].lstrip("-._")
         sealer = Sealer(identity)
@@ -251,6 +278,7 @@ class Worker:
                 prefetch=self.prefetch,
                 drain_timeout=self.drain_timeout,
                 meter=signals.meter,
+                renewer=renewer,
             )
             try:
                 await _call(self._startup)

@@ -469,7 +469,7 @@ async def test_what_is_signed_and_does_not_open_is_answered() -> None:
 
 
 async def test_a_lease_keeps_what_runs_and_what_waits_for_longer_than_the_ack_wait() -> None:
-    fleet = Fleet.make(policy(ack_wait_ms=100))
+    fleet = Fleet.make(policy(ack_wait_ms=300))
     worker, release = Worker(concurrency=1, prefetch=9), asyncio.Event()  # with credit to be delivered more
     settled: list[int] = []
 
@@ -487,7 +487,7 @@ async def test_a_lease_keeps_what_runs_and_what_waits_for_longer_than_the_ack_wa
     async with fleet.producer() as relay, fleet.working(worker, transport=transport):
         handles = [await relay.submit("thumbs", "resize", n) for n in range(2)]  # one runs, one waits
         await until(lambda: worker.busy == 1)
-        await asyncio.sleep(0.5)  # five ack waits: this is what is tested
+        await asyncio.sleep(1.5)  # five ack waits: this is what is tested
         release.set()
         assert [await handle.result(int) for handle in handles] == [0, 1]
     assert settled == [1, 1]  # delivered once each
