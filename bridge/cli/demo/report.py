@@ -91,6 +91,8 @@ def _show_evidence(out: Out, evidence: Evidence) -> None:
     for store in evidence.stores:
         where = f"store of {store.cloud}, {store.files} files, {_mib(store.size)}"
         text = f"{store.found} times any of {store.samples} samples of 32 bytes; one planted in clear: {store.planted}"
+        if not store.samples:
+            text = "nothing to look for: no file has 32 bytes that would not occur by chance; name larger files"
         rows.append((_mark(store.holds), where, text))
     rows.append((_mark(evidence.stored_jobs > 0), "jobs that lay stored meanwhile", str(evidence.stored_jobs)))
     for attempt in evidence.attempts:
