@@ -6,6 +6,7 @@ import abc
 import contextlib
 import tempfile
 from collections.abc import AsyncIterator, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -13,6 +14,7 @@ from bridge.identity import CA_FILE
 from bridge.jetstream import JetStreamTransport, connect
 from bridge.member import Member
 from bridge.testing.rig import Party, Rig
+from consumers.leasethread import Connect
 
 CONNECT_TIMEOUT_S: Final = 20.0
 FLOWING_TIMEOUT_S: Final = 60.0
@@ -46,10 +48,17 @@ class FolderRig(Rig):
     @contextlib.asynccontextmanager
     async def transport(self, name: str) -> AsyncIterator[JetStreamTransport]:
         """See `Rig.transport`."""
+        async with await self._connect(name, "test") as through:
+            yield through
+
+    def leases(self, name: str) -> Connect:
+        """See `Rig.leases`."""
+        return partial(self._connect, name, "leases")
+
+    async def _connect(self, name: str, purpose: str) -> JetStreamTransport:
         identity, _, connection = self.party(name)
         seed, ca_file = identity.nkey_seed, self.identity(name) / CA_FILE
-        async with await connect(connection, seed, ca_file, name=f"{name}-test", timeout=CONNECT_TIMEOUT_S) as through:
-            yield through
+        return await connect(connection, seed, ca_file, name=f"{name}-{purpose}", timeout=CONNECT_TIMEOUT_S)
 
 
 @contextlib.contextmanager

@@ -15,6 +15,7 @@ from bridge.policy import Policy, load_policy
 from bridge.transport import Transport
 from bridge.trust import Trust
 from consumers import Worker
+from consumers.leasethread import Connect
 from producers import Producer
 
 _POLL_S: Final = 0.002
@@ -49,6 +50,10 @@ class Rig(abc.ABC):
     @abc.abstractmethod
     def transport(self, name: str) -> contextlib.AbstractAsyncContextManager[Transport]:
         """A new connection of an identity to its own cloud, until the block ends."""
+
+    def leases(self, name: str) -> Connect | None:
+        """What makes the connection by which a worker renews its leases; None where it has none of its own."""
+        return None
 
     @abc.abstractmethod
     async def cut_link(self) -> None:
@@ -86,15 +91,18 @@ class Rig(abc.ABC):
         Raises:
             BridgeError: What ended the worker, if the block did not.
         """
-        async with self._over(name, transport) as through, self._serving(worker, name, through) as serving:
+        leases = self.leases(name) if transport is None else None  # one of yours fails when you say, leases and all
+        async with self._over(name, transport) as through, self._serving(worker, name, through, leases) as serving:
             yield serving
 
     def _over(self, name: str, transport: Transport | None) -> contextlib.AbstractAsyncContextManager[Transport]:
         return self.transport(name) if transport is None else contextlib.nullcontext(transport)
 
     @contextlib.asynccontextmanager
-    async def _serving(self, worker: Worker, name: str, through: Transport) -> AsyncIterator[asyncio.Task[None]]:
-        serving = asyncio.create_task(worker.serve(*self.party(name), through), name=f"worker {name}")
+    async def _serving(
+        self, worker: Worker, name: str, through: Transport, leases: Connect | None
+    ) -> AsyncIterator[asyncio.Task[None]]:
+        serving = asyncio.create_task(worker.serve(*self.party(name), through, leases=leases), name=f"worker {name}")
         try:
             while not (worker.serving or serving.done()):  # noqa: ASYNC110 - it tells nobody
                 await asyncio.sleep(_POLL_S)
