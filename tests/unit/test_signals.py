@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from bridge.envelope import Opener
 from bridge.errors import ConfigurationError, QueueFull
 from bridge.signals import Signals, signalling
 from bridge.signals.bind import METRICS_ENVIRONMENT, TRACES_ENVIRONMENT, new_meter
@@ -80,9 +81,10 @@ async def test_jobs_are_measured_on_both_sides() -> None:
 
     transport = fleet.transport("relay")
     relay = Producer(fleet.identities["relay"], fleet.trust, fleet.connection("relay"), transport, signals)
+    bunny = fleet.identities["bunny"]
     working = asyncio.create_task(
         worker._serve(  # the one seam at which both share a meter without an address
-            fleet.identities["bunny"], fleet.trust, fleet.connection("bunny"), fleet.transport("bunny"), signals
+            bunny, Opener(bunny, fleet.trust), fleet.connection("bunny"), fleet.transport("bunny"), signals
         )
     )
     async with relay:
