@@ -6,6 +6,7 @@ With `bridge.pki` the only importer of ``cryptography``. Byte layouts are in ``d
 from __future__ import annotations
 
 import hashlib
+import hmac
 import os
 import re
 from collections.abc import Sequence
@@ -60,6 +61,11 @@ _SMALL_ORDER_Y: Final = frozenset(
 def sha256(data: bytes | memoryview) -> bytes:
     """SHA-256, 32 bytes."""
     return hashlib.sha256(data).digest()
+
+
+def keyed_hash(secret: bytes, *parts: bytes) -> bytes:
+    """HMAC-SHA256 of parts, each after its length, so that no two sequences of parts are the same bytes."""
+    return hmac.digest(secret, b"".join(len(part).to_bytes(4) + part for part in parts), "sha256")
 
 
 def random_bytes(n: int) -> bytes:

@@ -7,7 +7,8 @@
     │   ├── PolicyError         a line of bridge.yaml is wrong
     │   ├── ConfigurationError  an identity folder, a key file or an address is wrong or missing
     │   ├── PayloadTooLarge     arguments or a result above the queue's limit
-    │   └── InvalidArguments    arguments or a result that do not fit their type
+    │   ├── InvalidArguments    arguments or a result that do not fit their type
+    │   └── KeyConflict         a key that was used for other arguments
     ├── TransportError        the operator: a broker, a link or a permission; trying again may help
     │   ├── NotConnected        no connection to the local NATS server
     │   ├── Denied              the server's permissions refuse a subject
@@ -74,6 +75,10 @@ class PayloadTooLarge(UsageError):
 
 class InvalidArguments(UsageError):
     """A value does not fit the type it was declared with; it never will, so it is not retried."""
+
+
+class KeyConflict(UsageError):
+    """The key of a keyed job was used before, for another kind of job or for other arguments."""
 
 
 # --- the operator ----------------------------------------------------------------------------------

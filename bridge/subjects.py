@@ -158,6 +158,11 @@ def done_of_session(queue: str, producer: str, session: str) -> str:
     return f"done.{queue}.{producer}.{session}.>"
 
 
+def done_of_keyed(queue: str, producer: str) -> str:
+    """What a producer subscribes to for the results of all its keyed jobs: their number is 0."""
+    return f"done.{queue}.{producer}.*.0.*"
+
+
 def done_of_producer(queue: str, producer: str) -> str:
     """Everything a producer may subscribe to for its results."""
     return f"done.{queue}.{producer}.>"

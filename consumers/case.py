@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from bridge.core import Core
 from bridge.envelope import Authenticated
-from bridge.fence import RESEND_HEADER
+from bridge.fence import RESEND_HEADER, Tag
 from bridge.identity import QueueSettings
 from bridge.replay import Replay
 from bridge.signals import NO_SPAN, Span
@@ -61,6 +61,11 @@ class Case:
         return self.job.core.key
 
     @property
+    def tag(self) -> Tag | None:
+        """What a result that stands must agree with, of a keyed job."""
+        return Tag(self.core.kind, self.core.args_tag) if self.core.args_tag else None
+
+    @property
     def envelope(self) -> bytes:
         """The producer's envelope: what a dead letter keeps."""
         return self.replay.original if self.replay is not None else self.delivery.message.data
@@ -72,8 +77,8 @@ class Case:
 
     @property
     def must_look(self) -> bool:
-        """Whether a result may stand already: an order may be stored again after it was done, and nothing says so."""
-        return self.seen_before or self.replay is not None
+        """Whether a result may stand: orders and keyed jobs may come again once they are done, and nothing says so."""
+        return self.seen_before or self.replay is not None or bool(self.core.args_tag)
 
     @property
     def seen_before(self) -> bool:

@@ -14,7 +14,7 @@ from bridge import subjects
 from bridge.clock import now_ms
 from bridge.core import Core, check_time
 from bridge.envelope import Authenticated, Draft, Opener, Sealer
-from bridge.errors import Expired, FromTheFuture, Refusal, TransportError, WrongSubject
+from bridge.errors import Expired, FromTheFuture, KeyConflict, Refusal, TransportError, WrongSubject
 from bridge.fence import authenticate_answer
 from bridge.identity import QueueSettings
 from bridge.transport import Delivery, Transport
@@ -23,7 +23,7 @@ from consumers.attempt import Attempts
 from consumers.case import Case
 from consumers.handlers import Handlers
 from consumers.limits import Backoff, backoff
-from consumers.verdict import Answered, Park, Poisoned, Reject, TooLate, Verdict, Wait
+from consumers.verdict import Answered, Conflict, Park, Poisoned, Reject, TooLate, Verdict, Wait
 
 FUTURE_DELAY_S: Final = 60.0
 """How long a job from the future waits: clocks are put right by people, within minutes."""
@@ -92,7 +92,7 @@ class Judge:
         except TransportError as error:
             return Park(TROUBLE_DELAY_S, type(error).__name__)
 
-    async def standing(self, case: Case) -> Answered | Poisoned | None:
+    async def standing(self, case: Case) -> Answered | Poisoned | Conflict | None:
         """What stands at the fence.
 
         Raises:
@@ -104,6 +104,8 @@ class Judge:
             return None
         try:
             self._answer(case, message.data, "result")
+        except KeyConflict:
+            return Conflict()
         except Refusal as refusal:
             return Poisoned(refusal)
         return Answered()
@@ -177,5 +179,5 @@ class Judge:
 
     def _answer(self, case: Case, data: bytes, type_: Literal["result", "start"]) -> Authenticated:
         return authenticate_answer(
-            self._opener, data, type_, case.key, case.job.digest, case.settings.workers, now_ms()
+            self._opener, data, type_, case.key, case.job.digest, case.settings.workers, now_ms(), case.tag
         )

@@ -20,6 +20,7 @@ from bridge.envelope import Draft, Opener, Sealer
 from bridge.errors import (
     BridgeError,
     FencePoisoned,
+    KeyConflict,
     NotConnected,
     PayloadTooLarge,
     Refusal,
@@ -32,7 +33,7 @@ from bridge.transport import Delivery, Transport
 from consumers import replays
 from consumers.case import Case
 from consumers.execute import TROUBLE_DELAY_S, Judge
-from consumers.verdict import Answered, Done, Park, Poisoned, Reject, Retry, Snooze, TooLate, Verdict, Wait
+from consumers.verdict import Answered, Conflict, Done, Park, Poisoned, Reject, Retry, Snooze, TooLate, Verdict, Wait
 
 MAX_MESSAGE_CHARS: Final = 1000
 """Of a failure's text: enough for a sentence and a place, too little for a document that an exception quotes."""
@@ -47,6 +48,7 @@ _OUTCOMES: Final[dict[type[Verdict], str]] = {
     Reject: "failed",
     TooLate: "expired",
     Answered: "answered",
+    Conflict: "conflict",
     Poisoned: "poisoned",
     Retry: "retried",
     Snooze: "snoozed",
@@ -139,6 +141,8 @@ class Settler:
                 log.info("job_answered_before")
                 self._meter.count(metrics.FENCE_HITS, case.queue)
                 await self._ack(case)
+            case Conflict():
+                await self._conflict(case)
             case Poisoned(refusal):
                 await self._poisoned(case, refusal)
             case Retry():
@@ -194,6 +198,9 @@ class Settler:
                 standing = await self._judge.standing(case)
             except TransportError:
                 standing = None
+            if isinstance(standing, Conflict):
+                await self._conflict(case)
+                return KeyConflict.__name__
             if isinstance(standing, Poisoned):
                 await self._poisoned(case, standing.refusal)
                 return FencePoisoned.__name__
@@ -228,6 +235,7 @@ class Settler:
             attempt=case.attempt,
             worker=self._worker,
             traceparent=traceparent,
+            args_tag=case.core.args_tag,
         )
         recipients = (self._opener.trust.peer(case.core.sender).kem_key(now),)
         return self._sealer.seal(Draft(core, recipients, content, status), now).data
@@ -235,6 +243,12 @@ class Settler:
     async def _poisoned(self, case: Case, refusal: Refusal) -> None:
         _log.error("fence_poisoned", queue=case.queue, job=case.core.job, refusal=refusal.name)
         await self._bury(case, FencePoisoned.__name__)
+        await self._ack(case)
+
+    async def _conflict(self, case: Case) -> None:
+        """What stands is the answer to its key: its producer, who knows the arguments, sees that it is another's."""
+        _log.error("key_conflict", queue=case.queue, job=case.core.job, producer=case.core.sender)
+        await self._bury(case, KeyConflict.__name__)
         await self._ack(case)
 
     async def _ack(self, case: Case) -> None:

@@ -87,6 +87,11 @@ class Answered:
 
 
 @dataclass(frozen=True, slots=True)
+class Conflict:
+    """A result of another job of the same key stands and verifies."""
+
+
+@dataclass(frozen=True, slots=True)
 class Poisoned:
     """A result stands and does not verify."""
 
@@ -115,4 +120,4 @@ class Wait:
     delay: float
 
 
-Verdict = Done | Reject | TooLate | Answered | Poisoned | Refused | Retry | Snooze | Wait | Park
+Verdict = Done | Reject | TooLate | Answered | Conflict | Poisoned | Refused | Retry | Snooze | Wait | Park

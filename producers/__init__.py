@@ -16,7 +16,7 @@ if getattr(bridge, "HOME", None) is None:
         "rename it, or keep its folder off sys.path"
     )
 
-from bridge.errors import BridgeError, DeadlineExceeded, FencePoisoned, JobFailed, OutcomeUnknown
+from bridge.errors import BridgeError, DeadlineExceeded, FencePoisoned, JobFailed, KeyConflict, OutcomeUnknown
 from bridge.job import Content, JobToken, Kind
 from producers.client import Producer
 from producers.handle import Handle
@@ -29,6 +29,7 @@ __all__ = [
     "Handle",
     "JobFailed",
     "JobToken",
+    "KeyConflict",
     "Kind",
     "OutcomeUnknown",
     "Producer",
