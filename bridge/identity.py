@@ -190,12 +190,21 @@ def load_keys(folder: Path, names: Iterable[str]) -> dict[str, PublicIdentity]:
     Raises:
         ConfigurationError: One is missing or malformed, or two share a key.
     """
+    names = sorted(names)
+    if missing := [name for name in names if not (folder / f"{name}.json").is_file()]:
+        if len(missing) > 1:
+            raise ConfigurationError(
+                f"{folder}: {', '.join(f'{name}.json' for name in missing)} are missing; make each with "
+                "`bunny keys new NAME` where NAME will run"
+            )
+        (name,) = missing
+        raise ConfigurationError(
+            f"{folder / name}.json: missing; make it with `bunny keys new {name}` where {name} will run"
+        )
     keys: dict[str, PublicIdentity] = {}
     owners: dict[bytes | str, str] = {}
-    for name in sorted(names):
+    for name in names:
         path = folder / f"{name}.json"
-        if not path.is_file():
-            raise ConfigurationError(f"{path}: missing; make it with `bunny keys new {name}` where {name} will run")
         public = keys[name] = PublicIdentity.load(path)
         used: list[bytes | str] = [
             public.nkey,

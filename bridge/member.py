@@ -79,12 +79,17 @@ class Member:
             raise ConfigurationError(f"{folder}: connection and trust bundle are of two bridges; take both from one")
         return cls(folder, identity, trust, connection)
 
-    async def connect(self, name: str) -> Transport:
-        """Connect to the local NATS server, trying for ever.
+    async def connect(self, name: str, timeout: float | None = None) -> Transport:
+        """Connect to the local NATS server.
 
         Args:
             name: What the server's monitoring shows for this connection.
+            timeout: Seconds to try; None tries for ever.
         """
         return await jetstream.connect(
-            self.connection, self.identity.nkey_seed, self.folder / CA_FILE, name=f"{self.identity.name}-{name}"
+            self.connection,
+            self.identity.nkey_seed,
+            self.folder / CA_FILE,
+            name=f"{self.identity.name}-{name}",
+            timeout=timeout,
         )

@@ -110,6 +110,11 @@ def _inspect(name: str, queue: str, kind: str, function: Function) -> Handler:
         raise ConfigurationError(
             f"{name}: annotate its first parameter with the type of the arguments (Any for any JSON)"
         )
+    if len(taken) == 2 and taken[1].annotation not in (inspect.Parameter.empty, Job, Any, object):
+        raise ConfigurationError(
+            f"{name}: its second parameter is annotated {_type_name(taken[1].annotation)}, but what it gets is the "
+            "Job; put all arguments into one type"
+        )
     return Handler(queue, kind, function, taken[0].annotation, len(taken) == 2, _is_async(function))
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Self
 
+from bridge.durations import seconds
 from bridge.errors import ConfigurationError
 from bridge.identity import QueueSettings
 
@@ -63,7 +64,7 @@ class Limits:
     @property
     def timeout_s(self) -> float | None:
         """Seconds from the start of an attempt to its end."""
-        return self.timeout.total_seconds() if isinstance(self.timeout, timedelta) else self.timeout
+        return None if self.timeout is None else seconds("timeout", self.timeout)
 
 
 def backoff(wait: Backoff, attempt: int) -> float:

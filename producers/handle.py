@@ -5,15 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, overload
+from typing import Any, Final, Generic, TypeVar, overload
 
+from bridge.durations import seconds
 from bridge.envelope import Opened
 from bridge.errors import BridgeError, DeadlineExceeded, JobFailed, OutcomeUnknown
 from bridge.job import BYTES, JSON, Content, Failure, JobToken, Status, decode
 from bridge.subjects import JobKey
-
-if TYPE_CHECKING:
-    from producers.keyed import Keyed
 
 R = TypeVar("R")
 T = TypeVar("T")
@@ -30,13 +28,9 @@ class Handle(Generic[R]):
         deadline: The event loop's time at which the job is no longer started.
         result_type: What the result is decoded to; None leaves it to what was sent.
         ask: Looks the result up, once, and settles the handle if it stands.
-        keyed: The key that it was submitted by.
     """
 
-    __slots__ = (
-        *("__weakref__", "_ask", "_deadline", "_outcome", "_result_type"),
-        *("asked_at", "keyed", "stored_at", "token"),
-    )
+    __slots__ = ("__weakref__", "_ask", "_deadline", "_outcome", "_result_type", "asked_at", "stored_at", "token")
 
     def __init__(
         self,
@@ -44,12 +38,9 @@ class Handle(Generic[R]):
         deadline: float,
         result_type: type[R] | None,
         ask: Callable[[Handle[Any]], Awaitable[None]],
-        keyed: Keyed | None = None,
     ) -> None:
         loop = asyncio.get_running_loop()
         self.token: Final = token
-        self.keyed: Final = keyed
-        """What a result must agree with: of a keyed job it may answer other bytes than the token's."""
         self.asked_at = loop.time()
         """The loop's time when the job was submitted, or its result last looked up."""
         self.stored_at: float | None = None
@@ -72,12 +63,6 @@ class Handle(Generic[R]):
     def done(self) -> bool:
         """Whether `result` would return, or raise, without waiting."""
         return self._outcome.done()
-
-    @property
-    def error(self) -> BridgeError | None:
-        """What was found instead of a result, if something was."""
-        outcome = self._outcome.result() if self._outcome.done() else None
-        return outcome if isinstance(outcome, BridgeError) else None
 
     def succeeded(self) -> bool:
         """Whether it is done, and the handler returned."""
@@ -113,16 +98,14 @@ class Handle(Generic[R]):
 
     async def _wait(self, timeout: float | timedelta | None) -> None:
         loop = asyncio.get_running_loop()
-        if isinstance(timeout, timedelta):
-            timeout = timeout.total_seconds()
-        seconds = timeout if timeout is not None else max(self._deadline + GRACE_S - loop.time(), 0)
-        await asyncio.wait([self._outcome], timeout=seconds)
+        patience = max(self._deadline + GRACE_S - loop.time(), 0) if timeout is None else seconds("timeout", timeout)
+        await asyncio.wait([self._outcome], timeout=patience)
         if self._outcome.done():
             return
         await self._ask(self)  # what the client dropped must not be called unknown
         if not self._outcome.done():
             raise OutcomeUnknown(
-                f"job {self.id} on {self.token.queue}: no result in {seconds:.0f} s; it may still run; wait again, or "
+                f"job {self.id} on {self.token.queue}: no result in {patience:.0f} s; it may still run; wait again, or "
                 "attach its token later"
             )
 

@@ -1,15 +1,15 @@
-"""What a submit asks for: which job, when it may run, and before which others. No I/O."""
+"""When a job may run, and before which others. No I/O."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Final, Literal, NamedTuple, TypeAlias, get_args
+from typing import Final, Literal, NamedTuple, TypeAlias, get_args
 
 from bridge.core import MAX_LIFETIME_MS
+from bridge.durations import seconds
 from bridge.errors import UsageError
 from bridge.identity import QueueSettings
-from bridge.job import Kind
 
 Priority: TypeAlias = Literal["high", "normal", "low"]
 PRIORITIES: Final = get_args(Priority)
@@ -43,14 +43,18 @@ class Terms:
     at: datetime | None = None
 
     def __post_init__(self) -> None:
+        if self.at is not None and not isinstance(self.at, datetime):
+            raise UsageError(f"at is {type(self.at).__name__}; pass a datetime with a time zone")
+        if self.deadline is not None:
+            seconds("deadline", self.deadline)
         if self.priority not in PRIORITIES:
             raise UsageError(f"priority {self.priority!r}; say one of {', '.join(PRIORITIES)}")
         if self.delay is not None and self.at is not None:
             raise UsageError("both delay and at; say one of them")
         if self.at is not None and self.at.tzinfo is None:
             raise UsageError("at without a time zone; say at=datetime(..., tzinfo=UTC), for example")
-        if self.delay is not None and _seconds(self.delay) < 0:
-            raise UsageError(f"a delay of {_seconds(self.delay):g} s; it must not be below 0")
+        if self.delay is not None and (delay := seconds("delay", self.delay)) < 0:
+            raise UsageError(f"a delay of {delay:g} s; it must not be below 0")
         if self.priority != "normal" and (self.delay is not None or self.at is not None):
             raise UsageError("a job with a time has priority normal; leave the priority out")
 
@@ -63,7 +67,7 @@ class Terms:
         lifetime = _lifetime_ms(self.deadline, settings)
         start = now
         if self.delay is not None:
-            start = now + round(_seconds(self.delay) * 1000)
+            start = now + round(seconds("delay", self.delay) * 1000)
         elif self.at is not None:
             start = max(now, round(self.at.timestamp() * 1000))
         if start + lifetime - now > MAX_LIFETIME_MS:
@@ -74,24 +78,11 @@ class Terms:
 def _lifetime_ms(deadline: float | timedelta | None, settings: QueueSettings) -> int:
     if deadline is None:
         return settings.deadline_ms
-    seconds = _seconds(deadline)
+    asked = seconds("deadline", deadline)
     # Beyond the results' lifetime the fence would be gone before the job is, and it could run twice.
     limit = min(MAX_LIFETIME_MS, settings.result_ttl_ms)
-    if not 0 < seconds * 1000 < limit:
+    if not 0 < asked * 1000 < limit:
         raise UsageError(
-            f"a deadline of {seconds:g} s; it must be above 0 and below {limit // 1000} s, the queue's result_ttl"
+            f"a deadline of {asked:g} s; it must be above 0 and below {limit // 1000} s, the queue's result_ttl"
         )
-    return max(int(seconds * 1000), 1)
-
-
-def _seconds(duration: float | timedelta) -> float:
-    return duration.total_seconds() if isinstance(duration, timedelta) else duration
-
-
-def contract_of(queue: str | Kind[Any, Any], kind: object, args: object) -> tuple[Kind[Any, Any], object]:
-    """The contract and the arguments, from either form; `object` stands for a type that nobody declared."""
-    if isinstance(queue, Kind):
-        return queue, kind
-    if not isinstance(kind, str):
-        raise UsageError("a kind of job is named by text; submit(queue, kind, args), or submit(Kind, args)")
-    return Kind(queue, kind, object, object), args
+    return max(int(asked * 1000), 1)

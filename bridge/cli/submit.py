@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
 
@@ -16,6 +17,12 @@ from bridge.cli.who import IdentityFolder, choose, producing, seconds
 from bridge.errors import InvalidArguments, UsageError
 from bridge.job import Content
 
+AFTER_S: Final = 5.0
+"""How long after a deadline that was asked for a result is waited for: it is a worker that says it was too late."""
+
+QUIET_S: Final = 1.0
+"""How long to wait without saying so."""
+
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
@@ -23,7 +30,7 @@ def register(app: typer.Typer) -> None:
         epilog=example(
             """bunny submit thumbnails resize '{"width": 320, "height": 200}' --wait""",
             "bunny submit thumbnails resize @args.json --deadline 5m",
-            "bunny submit thumbnails probe --file photo.jpg --key photo-17",
+            "bunny submit thumbnails probe --file photo.jpg",
         )
     )(submit)
 
@@ -42,13 +49,6 @@ def submit(
         str | None,
         typer.Option(metavar="DURATION", help="After which it is not started.", show_default="the queue's"),
     ] = None,
-    key: Annotated[
-        str | None,
-        typer.Option("--key", help="What it is the same job by: again, and it is found.", show_default=False),
-    ] = None,
-    retry_failed: Annotated[
-        bool, typer.Option("--retry-failed", help="With --key: run it again if it failed, or was too late.")
-    ] = False,
     wait: Annotated[bool, typer.Option("--wait", help="Wait for the result and print it.")] = False,
     out_file: Annotated[
         Path | None, typer.Option("--out", help="With --wait: write the result's bytes here.", show_default=False)
@@ -72,9 +72,10 @@ def submit(
         folder,
         lambda c: queue in c.queues and c.identity in c.queues[queue].producers,
         f"submit to queue {queue!r}",
+        have=lambda c: [name for name, settings in c.queues.items() if c.identity in settings.producers],
     )
     out = Out(as_json)
-    token, content = run(_submit(place, queue, kind, value, limit, key, retry_failed, wait))
+    token, content = run(_submit(place, queue, kind, value, limit, wait))
     if content is None:
         out.say(token)
         out.result({"token": token})
@@ -83,22 +84,22 @@ def submit(
 
 
 async def _submit(
-    folder: Path,
-    queue: str,
-    kind: str,
-    value: object,
-    deadline: float | None,
-    key: str | None,
-    retry_failed: bool,
-    wait: bool,
+    folder: Path, queue: str, kind: str, value: object, deadline: float | None, wait: bool
 ) -> tuple[str, Content | None]:
     async with producing(folder) as producer:
-        job = await producer.submit(queue, kind, value, deadline=deadline, key=key, retry_failed=retry_failed)
+        job = await producer.submit(queue, kind, value, deadline=deadline)
         if not wait:
             return str(job.token), None
         # Before waiting: whoever interrupts that, or whose job fails, still has the token.
         sys.stderr.write(f"{job.token}\n")
-        return str(job.token), await job.result(Content)
+        patience = None if deadline is None else deadline + AFTER_S
+        most = "" if patience is None else f", {patience:g} s at most"
+        words = f"waiting for its result{most}; ^C ends the waiting\n"
+        waiting = asyncio.get_running_loop().call_later(QUIET_S, sys.stderr.write, words)
+        try:
+            return str(job.token), await job.result(Content, timeout=patience)
+        finally:
+            waiting.cancel()
 
 
 def _read(args: str) -> Any:  # noqa: ANN401  # a JSON value

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Annotated, Final
@@ -33,7 +33,12 @@ IdentityFolder = Annotated[
 
 
 def choose(
-    given: Path | None, bridge: Path | None, fits: Callable[[Connection], bool], what: str, who: str | None = None
+    given: Path | None,
+    bridge: Path | None,
+    fits: Callable[[Connection], bool],
+    what: str,
+    who: str | None = None,
+    have: Callable[[Connection], Iterable[str]] = lambda _: (),
 ) -> Path:
     """The identity folder to act as.
 
@@ -43,6 +48,7 @@ def choose(
         fits: Whether an identity of the bridge that runs here could do it.
         what: What is to be done, for errors: ``submit to thumbnails``.
         who: The name of the one identity that can, where it is known.
+        have: What an identity could do instead, by name, for errors.
 
     Raises:
         ConfigurationError: There is none, or more than one.
@@ -56,9 +62,12 @@ def choose(
     running = find_bridge(bridge)
     if who is not None:
         return running.identity(who)
-    able = [folder for _, folder in sorted(running.identities.items()) if fits(Connection.load(folder))]
+    there = [(folder, Connection.load(folder)) for _, folder in sorted(running.identities.items())]
+    able = [folder for folder, connection in there if fits(connection)]
     if not able:
-        raise ConfigurationError(f"no identity of the bridge in {running.folder} may {what}; see its bridge.yaml")
+        others = sorted({name for _, connection in there for name in have(connection)})
+        instead = f"there is {', '.join(others)}" if others else "see its bridge.yaml"
+        raise ConfigurationError(f"no identity of the bridge in {running.folder} may {what}; {instead}")
     if len(able) > 1:
         names = ", ".join(folder.name for folder in able)
         raise ConfigurationError(
