@@ -5,14 +5,21 @@ No I/O.
 
 from __future__ import annotations
 
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 
 from bridge.envelope import Authenticated, Opener
-from bridge.errors import NotAuthorised, WrongSubject
+from bridge.errors import KeyConflict, NotAuthorised, WrongSubject
 from bridge.subjects import JobKey
 
 RESEND_HEADER: Final = "Bunny-Resend"
 """On a job that may have been stored before. A hint, never trusted: it only forces a look at the fence."""
+
+
+class Tag(NamedTuple):
+    """What makes a keyed job the same, whatever its bytes."""
+
+    kind: str
+    args_tag: bytes
 
 
 class OtherBytes(WrongSubject):
@@ -32,6 +39,7 @@ def authenticate_answer(
     job_digest: bytes,
     workers: str,
     now: int,
+    tag: Tag | None = None,
 ) -> Authenticated:
     """Check that ``data`` is what a queue's workers say about one job. Nothing is opened.
 
@@ -43,9 +51,11 @@ def authenticate_answer(
         job_digest: The job's digest: an answer to other bytes under the same id is no answer.
         workers: The principal that works the queue.
         now: Milliseconds UTC.
+        tag: Of a keyed job, where it is known: a result may answer other bytes then, of the same kind and arguments.
 
     Raises:
         Refusal: It is not, and why; `OtherBytes` where nothing but the digest differs.
+        KeyConflict: It is their word, about another job of the same key.
         BundleExpired: Nothing can be said about it.
     """
     answer = opener.authenticate(data, now)
@@ -54,6 +64,13 @@ def authenticate_answer(
         raise WrongSubject(f"what stands as the {type} of a job is of another type, or speaks of another job")
     if core.sender != workers:
         raise NotAuthorised(f"a {type} is not signed by the queue's workers")
-    if core.job_digest != job_digest:
+    if tag is not None and core.args_tag:
+        if tag != (core.kind, core.args_tag):
+            raise KeyConflict(f"job {core.job} on {core.queue}: its key was used before with another kind or arguments")
+    elif core.job_digest != job_digest:
+        if core.args_tag:  # and nothing is known of the job but its digest
+            raise KeyConflict(
+                f"job {core.job} on {core.queue}: its key was answered for another submit; submit it with its key again"
+            )
         raise OtherBytes(f"a {type} speaks of other bytes than the job's")
     return answer

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
@@ -15,7 +14,7 @@ from bridge import observe
 from bridge.clock import now_ms
 from bridge.durations import seconds
 from bridge.envelope import Opener
-from bridge.errors import BridgeError, ConfigurationError, NotConnected, QueueFull, UsageError
+from bridge.errors import BridgeError, ConfigurationError, NotConnected, UsageError
 from bridge.follow import following
 from bridge.identity import Connection, Identity
 from bridge.job import JobToken, Kind
@@ -26,9 +25,10 @@ from bridge.transport import Transport
 from bridge.trust import Trust
 from producers import generations
 from producers.handle import Handle
-from producers.inbox import Inbox
+from producers.inbox import KEYED, Inbox
+from producers.keyed import Keyed, Keys
 from producers.outbox import Outbox, Parcel
-from producers.terms import Priority, Terms
+from producers.terms import Priority, Terms, contract_of
 
 if TYPE_CHECKING:
     from opentelemetry.trace import TracerProvider
@@ -44,8 +44,6 @@ WINDOW: Final = 256
 """Jobs of one `Producer.submit_many` that await their PubAck at once."""
 BATCH: Final = 64
 """Jobs of one `Producer.submit_many` under one signature: more save little, and delay the first."""
-
-_ROOM_POLL_S: Final = 0.25
 
 
 class Producer:
@@ -73,6 +71,9 @@ class Producer:
         self._opener = Opener(identity, trust)
         self._outbox = Outbox(identity, self._opener, connection, transport, signals)
         self._inbox = Inbox(connection, transport, self._opener, signals)
+        self._keys = Keys(
+            identity.dedup_secret, self._name, self._opener, transport, self._outbox, self._inbox, self._handle
+        )
         self._unwatch = signals.meter.watch(lambda: [(HANDLES, (), len(self._inbox))])
         self._sweeper: asyncio.Task[None] | None = None
 
@@ -156,6 +157,8 @@ class Producer:
         priority: Priority = "normal",
         delay: float | timedelta | None = None,
         at: datetime | None = None,
+        key: str | None = None,
+        retry_failed: bool = False,
         timeout: float = SUBMIT_TIMEOUT_S,
     ) -> Handle[R]: ...
     @overload
@@ -170,6 +173,8 @@ class Producer:
         priority: Priority = "normal",
         delay: float | timedelta | None = None,
         at: datetime | None = None,
+        key: str | None = None,
+        retry_failed: bool = False,
         timeout: float = SUBMIT_TIMEOUT_S,
     ) -> Handle[Any]: ...
 
@@ -184,6 +189,8 @@ class Producer:
         priority: Priority = "normal",
         delay: float | timedelta | None = None,
         at: datetime | None = None,
+        key: str | None = None,
+        retry_failed: bool = False,
         timeout: float = SUBMIT_TIMEOUT_S,
     ) -> Handle[Any]:
         """Store one job, as ``submit(queue, kind, args)`` or ``submit(Kind(...), args)``.
@@ -197,6 +204,10 @@ class Producer:
             priority: ``high`` before ``normal`` before ``low``, by weight: low never starves.
             delay: Seconds before it may start.
             at: When it may start, with a time zone; instead of ``delay``.
+            key: What the job is the same by, such as ``order-42``: submitted again with the same arguments, from any
+                process of this identity and while its result stands (``result_ttl``), it is the same job. Not with a
+                priority or a time.
+            retry_failed: Whether a keyed job that failed, or was too late, runs again, as its next generation.
             timeout: Seconds to try; the same bytes are sent again while no PubAck comes.
 
         Returns:
@@ -204,16 +215,23 @@ class Producer:
 
         Raises:
             ConfigurationError: This identity has no such queue or kind.
+            KeyConflict: The key was used before, for another kind of job or other arguments.
             InvalidArguments, PayloadTooLarge: The arguments do not fit; nothing was sent.
             BundleExpired, NotAuthorised: The trust bundle does not allow it; nothing was sent.
             QueueFull, Denied: Nothing was stored.
             PublishTimeout: Not known to be stored in ``timeout``.
         """
         timeout = seconds("timeout", timeout)
-        contract, value = _split(queue, kind, args)
+        contract, value = contract_of(queue, kind, args)
         self._outbox.settings(contract)
-        await self._ready(contract.queue, timeout)
-        (parcel,) = self._outbox.seal(contract, [value], Terms(deadline, priority, delay, at))
+        terms = Terms(deadline, priority, delay, at)
+        if key is not None:
+            await self._ready(contract.queue, timeout, KEYED)
+            return await self._keys.submit(contract, value, key, terms, timeout, retry_failed)
+        if retry_failed:
+            raise UsageError("retry_failed without a key: nothing says which job is meant")
+        await self._ready(contract.queue, timeout, self._outbox.session)
+        (parcel,) = self._outbox.seal(contract, [value], terms)
         if isinstance(parcel, BridgeError):
             raise parcel
         return await self._store(parcel, contract, timeout)
@@ -282,7 +300,7 @@ class Producer:
             ConfigurationError: This identity has no such queue or kind.
         """
         timeout = seconds("timeout", timeout)
-        contract, values = _split(queue, kind, args)
+        contract, values = contract_of(queue, kind, args)
         if not isinstance(values, Iterable) or isinstance(values, str | bytes | Mapping):
             raise UsageError(f"args is {type(values).__name__}; pass a list or an iterator of each job's arguments")
         if type(window) is not int or window < 1:
@@ -304,7 +322,7 @@ class Producer:
         async with asyncio.TaskGroup() as group:
             while batch := list(islice(rest, min(BATCH, window))):
                 try:
-                    await self._ready(contract.queue, timeout)
+                    await self._ready(contract.queue, timeout, self._outbox.session)
                     jobs = self._outbox.seal(contract, batch, terms)
                 except BridgeError as error:
                     outcomes.extend([error] * len(batch))
@@ -351,7 +369,7 @@ class Producer:
             if generation < 0:
                 raise UsageError(f"generation {generation}; they count from 0")
             token = token._replace(generation=generation)
-        await self._inbox.listen(token.queue, token.session)
+        await self._inbox.listen(token.queue, token.session if token.n else KEYED)
         handle = await self._attach(token, settings.deadline_ms)
         if generation is None and not handle.succeeded():
             newest = await generations.newest(self._transport, token.key)
@@ -368,20 +386,10 @@ class Producer:
         await self._inbox.ask(handle)
         return handle
 
-    async def _ready(self, queue: str, timeout: float) -> None:
-        """Wait until results of the queue are heard and there is room for one more open handle."""
-        await self._inbox.listen(queue, self._outbox.session)
-        try:
-            async with asyncio.timeout(timeout):
-                while len(self._inbox) >= MAX_OPEN:
-                    self._inbox.settled.clear()
-                    # Looked at now and then as well: a handle that is dropped tells nobody.
-                    with contextlib.suppress(TimeoutError):
-                        await asyncio.wait_for(self._inbox.settled.wait(), _ROOM_POLL_S)
-        except TimeoutError:
-            raise QueueFull(
-                f"{MAX_OPEN} handles are open, none was settled; await their results, or drop them"
-            ) from None
+    async def _ready(self, queue: str, timeout: float, session: str) -> None:
+        """Wait until results of the session are heard and there is room for one more open handle."""
+        await self._inbox.listen(queue, session)
+        await self._inbox.room(MAX_OPEN, timeout)
 
     async def _store(self, parcel: Parcel, kind: Kind[Any, Any], timeout: float) -> Handle[Any]:
         sealed = parcel.sealed
@@ -392,18 +400,11 @@ class Producer:
         await self._outbox.store(parcel, timeout)
         return handle
 
-    def _handle(self, token: JobToken, lifetime_ms: int, result_type: type[Any] | None) -> Handle[Any]:
+    def _handle(
+        self, token: JobToken, lifetime_ms: int, result_type: type[Any] | None, keyed: Keyed | None = None
+    ) -> Handle[Any]:
         deadline = asyncio.get_running_loop().time() + lifetime_ms / 1000
-        return Handle(token, deadline, None if result_type is object else result_type, self._inbox.ask)
+        return Handle(token, deadline, None if result_type is object else result_type, self._inbox.ask, keyed)
 
 
 _PENDING: Final = BridgeError("not stored yet")
-
-
-def _split(queue: str | Kind[Any, Any], kind: object, args: object) -> tuple[Kind[Any, Any], object]:
-    """The contract and the arguments, from either form; `object` stands for a type that nobody declared."""
-    if isinstance(queue, Kind):
-        return queue, kind
-    if not (isinstance(queue, str) and isinstance(kind, str)):
-        raise UsageError("queue and kind are named by text: submit(queue, kind, args), or submit(Kind, args)")
-    return Kind(queue, kind, object, object), args

@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
-from typing import Any, Final, Generic, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, overload
 
 from bridge.durations import seconds
 from bridge.envelope import Opened
 from bridge.errors import BridgeError, DeadlineExceeded, JobFailed, OutcomeUnknown
 from bridge.job import BYTES, JSON, Content, Failure, JobToken, Status, decode
 from bridge.subjects import JobKey
+
+if TYPE_CHECKING:
+    from producers.keyed import Keyed
 
 R = TypeVar("R")
 T = TypeVar("T")
@@ -28,9 +31,13 @@ class Handle(Generic[R]):
         deadline: The event loop's time at which the job is no longer started.
         result_type: What the result is decoded to; None leaves it to what was sent.
         ask: Looks the result up, once, and settles the handle if it stands.
+        keyed: The key that it was submitted by.
     """
 
-    __slots__ = ("__weakref__", "_ask", "_deadline", "_outcome", "_result_type", "asked_at", "stored_at", "token")
+    __slots__ = (
+        *("__weakref__", "_ask", "_deadline", "_outcome", "_result_type"),
+        *("asked_at", "keyed", "stored_at", "token"),
+    )
 
     def __init__(
         self,
@@ -38,9 +45,12 @@ class Handle(Generic[R]):
         deadline: float,
         result_type: type[R] | None,
         ask: Callable[[Handle[Any]], Awaitable[None]],
+        keyed: Keyed | None = None,
     ) -> None:
         loop = asyncio.get_running_loop()
         self.token: Final = token
+        self.keyed: Final = keyed
+        """What a result must agree with: of a keyed job it may answer other bytes than the token's."""
         self.asked_at = loop.time()
         """The loop's time when the job was submitted, or its result last looked up."""
         self.stored_at: float | None = None
@@ -63,6 +73,12 @@ class Handle(Generic[R]):
     def done(self) -> bool:
         """Whether `result` would return, or raise, without waiting."""
         return self._outcome.done()
+
+    @property
+    def error(self) -> BridgeError | None:
+        """What was found instead of a result, if something was."""
+        outcome = self._outcome.result() if self._outcome.done() else None
+        return outcome if isinstance(outcome, BridgeError) else None
 
     def succeeded(self) -> bool:
         """Whether it is done, and the handler returned."""

@@ -20,7 +20,7 @@ import structlog
 from bridge import subjects
 from bridge.clock import now_ms
 from bridge.envelope import Opened, Opener
-from bridge.errors import BridgeError, FencePoisoned, Refusal, TransportError, UsageError
+from bridge.errors import BridgeError, FencePoisoned, KeyConflict, QueueFull, Refusal, TransportError, UsageError
 from bridge.fence import OtherBytes, authenticate_answer
 from bridge.identity import Connection
 from bridge.signals import NO_SPAN, Operation, Signals, about, metrics
@@ -34,6 +34,11 @@ SWEEP_LOOKUPS: Final = 64
 """Most look-ups per sweep: a direct get costs the server up to 0.9 ms, so a sweep takes about 1 % of its time."""
 AT_ONCE: Final = 16
 """Look-ups under way at once after a broken connection: each producer's share of a server to which all come back."""
+
+ROOM_POLL_S: Final = 0.25
+"""Between looks at how many handles are open, while there are too many."""
+KEYED: Final = ""
+"""In place of a session: all keyed jobs."""
 
 _log = structlog.get_logger(__name__)
 
@@ -59,8 +64,7 @@ class Inbox:
         self._lock = asyncio.Lock()
         self._missed = asyncio.Event()
         transport.on_reconnect(self._missed.set)
-        self.settled = asyncio.Event()
-        """Set whenever a handle is settled; for who waits for room."""
+        self._settled = asyncio.Event()
 
     def __len__(self) -> int:
         return len(self._open)
@@ -69,18 +73,39 @@ class Inbox:
         """The open handle of a job, if there is one."""
         return self._open.get(key)
 
+    async def room(self, most: int, timeout: float) -> None:
+        """Wait until fewer handles are open than there may be.
+
+        Raises:
+            QueueFull: None was settled in ``timeout`` seconds.
+        """
+        try:
+            async with asyncio.timeout(timeout):
+                while len(self) >= most:
+                    self._settled.clear()
+                    # Looked at now and then as well: a handle that is dropped tells nobody.
+                    with contextlib.suppress(TimeoutError):
+                        await asyncio.wait_for(self._settled.wait(), ROOM_POLL_S)
+        except TimeoutError:
+            raise QueueFull(f"{most} handles are open, none was settled; await their results, or drop them") from None
+
     def expect(self, handle: Handle[Any]) -> None:
         """Settle ``handle`` when its result comes."""
         self._open[handle.key] = handle
 
-    async def listen(self, queue: str, session: str) -> None:
-        """Subscribe to a session's results on a queue, once; returns when the server knows."""
+    async def listen(self, queue: str, session: str = KEYED) -> None:
+        """Subscribe to a session's results on a queue, once; returns when the server knows.
+
+        Those of keyed jobs, each of which is a session of its own, are heard together.
+        """
         if (queue, session) in self._listening:
             return
         async with self._lock:
             if (queue, session) not in self._listening:
                 me = self._connection.identity
-                await self._transport.subscribe(subjects.done_of_session(queue, me, session), self._arrived)
+                keyed = subjects.done_of_keyed(queue, me)
+                subject = keyed if session == KEYED else subjects.done_of_session(queue, me, session)
+                await self._transport.subscribe(subject, self._arrived)
                 await self._transport.flush()
                 self._listening.add((queue, session))
 
@@ -93,6 +118,8 @@ class Inbox:
             return
         try:
             self._settle(handle, message)
+        except KeyConflict as conflict:
+            self._close(handle, handle.keyed.conflict() if handle.keyed is not None else conflict)
         except Refusal as refusal:
             if isinstance(refusal, OtherBytes) and handle.stored_at is None:  # the digest is all that a token says
                 self._close(
@@ -164,6 +191,8 @@ class Inbox:
             return
         try:
             self._settle(handle, message)
+        except KeyConflict as conflict:
+            self._close(handle, handle.keyed.conflict() if handle.keyed is not None else conflict)
         except BridgeError as error:
             _log.warning("result_ignored", queue=handle.key.queue, job=handle.id, cause=type(error).__name__)
             self._meter.count(metrics.RESULTS_REFUSED, handle.key.queue, type(error).__name__)
@@ -171,7 +200,8 @@ class Inbox:
     def _settle(self, handle: Handle[Any], message: Message) -> None:
         key, workers = handle.key, self._connection.queues[handle.key.queue].workers
         digest = bytes.fromhex(handle.token.digest)
-        result = authenticate_answer(self._opener, message.data, "result", key, digest, workers, now_ms())
+        tag = handle.keyed.tag if handle.keyed is not None else None
+        result = authenticate_answer(self._opener, message.data, "result", key, digest, workers, now_ms(), tag)
         if handle.done():
             return
         core = result.core
@@ -195,4 +225,4 @@ class Inbox:
     def _close(self, handle: Handle[Any], outcome: Opened | BridgeError) -> None:
         self._open.pop(handle.key, None)
         handle.settle(outcome)
-        self.settled.set()
+        self._settled.set()

@@ -6,7 +6,7 @@ import asyncio
 import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from bridge import subjects
 from bridge.clock import now_ms
@@ -25,6 +25,9 @@ from bridge.job import Content, Kind, decode, encode
 from bridge.signals import NO_SPAN, Operation, Signals, Span, about, metrics
 from bridge.transport import Transport
 from producers.terms import Terms, Times
+
+if TYPE_CHECKING:
+    from producers.keyed import Keyed
 
 PUBLISH_TIMEOUT_S: Final = 5.0
 """How long one PubAck is waited for before the same bytes are sent again."""
@@ -83,8 +86,20 @@ class Outbox:
             )
         return settings
 
-    def seal(self, kind: Kind[Any, Any], batch: Sequence[object], terms: Terms) -> list[Parcel | BridgeError]:
+    def content(self, args: object, kind: Kind[Any, Any]) -> Content:
+        """Arguments as they are sealed.
+
+        Raises:
+            ConfigurationError, InvalidArguments, PayloadTooLarge: They are none of such a job.
+        """
+        return _content(args, kind, self.settings(kind))
+
+    def seal(
+        self, kind: Kind[Any, Any], batch: Sequence[object], terms: Terms, keyed: Keyed | None = None
+    ) -> list[Parcel | BridgeError]:
         """Seal one job for each of ``batch`` under one signature; what cannot be sealed is its error, in its place.
+
+        A keyed job is a batch of its own.
 
         Raises:
             ConfigurationError, UsageError, TrustError, Refusal: What holds for all of them.
@@ -102,7 +117,7 @@ class Outbox:
             except BridgeError as error:
                 outcomes.append(self._refused(kind.queue, kind.name, NO_SPAN, error))
                 continue
-            core, span = self._begin(kind, settings, now, when, terms.priority)
+            core, span = self._begin(kind, settings, now, when, terms.priority, keyed)
             drafts.append((Draft(core, recipients, content), span))
             outcomes.append(_PENDING)
         sealed = iter(self._seal(drafts, now))
@@ -140,7 +155,7 @@ class Outbox:
             try:
                 await self._transport.publish(stream, subject, sealed.data, headers, timeout=max(patience, 0.001))
             except SubjectTaken:
-                if RESEND_HEADER not in headers:
+                if RESEND_HEADER not in headers or core.args_tag:
                     raise
                 return  # by these bytes: the subject is this process's own, and unguessable
             except PublishTimeout:
@@ -159,17 +174,26 @@ class Outbox:
         return error
 
     def _begin(
-        self, kind: Kind[Any, Any], settings: QueueSettings, issued: int, when: Times, priority: str
+        self,
+        kind: Kind[Any, Any],
+        settings: QueueSettings,
+        issued: int,
+        when: Times,
+        priority: str,
+        keyed: Keyed | None,
     ) -> tuple[Core, Span]:
-        n = self._counters[kind.queue] = self._counters.get(kind.queue, 0) + 1
-        job = f"{self.session}.{n}"
+        if keyed is not None:
+            job = keyed.job.job_id
+        else:
+            n = self._counters[kind.queue] = self._counters.get(kind.queue, 0) + 1
+            job = f"{self.session}.{n}"
         span = self._tracer.start(Operation.SEND, f"jobs.{kind.queue}", about(kind.queue, kind.name, job))
         core = Core(
             type="job",
             queue=kind.queue,
             kind=kind.name,
             job=job,
-            generation=0,
+            generation=keyed.job.generation if keyed is not None else 0,
             sender=self._name,
             sender_kid=b"",
             recipient=settings.workers,
@@ -178,6 +202,7 @@ class Outbox:
             not_before=when.not_before,
             priority=priority,
             traceparent=span.traceparent,
+            args_tag=keyed.tag.args_tag if keyed is not None else b"",
         )
         return core, span
 

@@ -1,15 +1,16 @@
-"""When a job may run, and before which others. No I/O."""
+"""What a submit asks for: which job, when it may run, and before which others. No I/O."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Final, Literal, NamedTuple, TypeAlias, get_args
+from typing import Any, Final, Literal, NamedTuple, TypeAlias, get_args
 
 from bridge.core import MAX_LIFETIME_MS
 from bridge.durations import seconds
 from bridge.errors import UsageError
 from bridge.identity import QueueSettings
+from bridge.job import Kind
 
 Priority: TypeAlias = Literal["high", "normal", "low"]
 PRIORITIES: Final = get_args(Priority)
@@ -86,3 +87,12 @@ def _lifetime_ms(deadline: float | timedelta | None, settings: QueueSettings) ->
             f"a deadline of {asked:g} s; it must be above 0 and below {limit // 1000} s, the queue's result_ttl"
         )
     return max(int(asked * 1000), 1)
+
+
+def contract_of(queue: str | Kind[Any, Any], kind: object, args: object) -> tuple[Kind[Any, Any], object]:
+    """The contract and the arguments, from either form; `object` stands for a type that nobody declared."""
+    if isinstance(queue, Kind):
+        return queue, kind
+    if not (isinstance(queue, str) and isinstance(kind, str)):
+        raise UsageError("queue and kind are named by text: submit(queue, kind, args), or submit(Kind, args)")
+    return Kind(queue, kind, object, object), args

@@ -30,7 +30,7 @@ def register(app: typer.Typer) -> None:
         epilog=example(
             """bunny submit thumbnails resize '{"width": 320, "height": 200}' --wait""",
             "bunny submit thumbnails resize @args.json --deadline 5m",
-            "bunny submit thumbnails probe --file photo.jpg",
+            "bunny submit thumbnails probe --file photo.jpg --key photo-17",
         )
     )(submit)
 
@@ -49,6 +49,13 @@ def submit(
         str | None,
         typer.Option(metavar="DURATION", help="After which it is not started.", show_default="the queue's"),
     ] = None,
+    key: Annotated[
+        str | None,
+        typer.Option("--key", help="What it is the same job by: again, and it is found.", show_default=False),
+    ] = None,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="With --key: run it again if it failed, or was too late.")
+    ] = False,
     wait: Annotated[bool, typer.Option("--wait", help="Wait for the result and print it.")] = False,
     out_file: Annotated[
         Path | None, typer.Option("--out", help="With --wait: write the result's bytes here.", show_default=False)
@@ -75,7 +82,7 @@ def submit(
         have=lambda c: [name for name, settings in c.queues.items() if c.identity in settings.producers],
     )
     out = Out(as_json)
-    token, content = run(_submit(place, queue, kind, value, limit, wait))
+    token, content = run(_submit(place, queue, kind, value, limit, key, retry_failed, wait))
     if content is None:
         out.say(token)
         out.result({"token": token})
@@ -84,10 +91,17 @@ def submit(
 
 
 async def _submit(
-    folder: Path, queue: str, kind: str, value: object, deadline: float | None, wait: bool
+    folder: Path,
+    queue: str,
+    kind: str,
+    value: object,
+    deadline: float | None,
+    key: str | None,
+    retry_failed: bool,
+    wait: bool,
 ) -> tuple[str, Content | None]:
     async with producing(folder) as producer:
-        job = await producer.submit(queue, kind, value, deadline=deadline)
+        job = await producer.submit(queue, kind, value, deadline=deadline, key=key, retry_failed=retry_failed)
         if not wait:
             return str(job.token), None
         # Before waiting: whoever interrupts that, or whose job fails, still has the token.
