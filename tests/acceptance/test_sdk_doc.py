@@ -1,0 +1,80 @@
+"""``docs/sdk.md``: its programs are written to files, type-checked, and run."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.acceptance.typed import TIMEOUT_S, bunny, environment, up
+
+ROOT = Path(__file__).resolve().parents[2]
+RUN = """\
+import asyncio
+import test_thumbnails
+
+asyncio.run(asyncio.wait_for(test_thumbnails.test_thumbnails(), 30))
+"""
+
+
+@pytest.fixture
+def application(tmp_path: Path) -> Path:
+    """A folder with the programs of the document, and the policy that `bunny init` writes."""
+    blocks = re.findall(r"```python\n# (\w+\.py)\n(.*?)```", (ROOT / "docs/sdk.md").read_text(), re.DOTALL)
+    assert len(blocks) == (ROOT / "docs/sdk.md").read_text().count("```python")
+    for name, text in blocks:
+        (tmp_path / name).write_text(text)
+    bunny("init", tmp_path)
+    return tmp_path
+
+
+def test_its_programs_do_what_its_test_says(application: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-W", "error::RuntimeWarning", "-c", RUN],
+        cwd=application,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT_S,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_its_programs_are_what_the_type_checker_expects(application: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "mypy", "--strict", "--cache-dir", ".mypy", "contract.py", "worker.py", "submit.py"],
+        cwd=application,
+        env=environment(MYPYPATH=str(ROOT)),
+        capture_output=True,
+        text=True,
+        timeout=3 * TIMEOUT_S,
+    )
+    assert not [line for line in done.stdout.splitlines() if line.startswith(("contract.py", "worker.py", "submit.py"))]
+    assert done.returncode == 0, done.stdout
+
+
+def test_its_processes_meet_over_real_servers(application: Path) -> None:
+    with up("up --json", application) as running:
+        running.until("version")
+        working = subprocess.Popen(
+            [sys.executable, "worker.py"],
+            cwd=application,
+            env=environment(BUNNY_IDENTITY=".bunny/identities/bunny"),
+            stderr=subprocess.DEVNULL,
+        )
+        try:
+            done = subprocess.run(
+                [sys.executable, "main.py"],
+                cwd=application,
+                env=environment(BUNNY_IDENTITY=".bunny/identities/relay-api"),
+                capture_output=True,
+                text=True,
+                timeout=TIMEOUT_S,
+            )
+            assert done.stdout == "Thumbnail(pixels=64000, attempt=1)\n", done.stderr
+        finally:
+            working.terminate()
+            assert working.wait(TIMEOUT_S) == 0
