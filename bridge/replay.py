@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from bridge.envelope import Authenticated, Opener
-from bridge.errors import BadFrame, WrongSubject
+from bridge.errors import WrongSubject
 
 HISTORY_HEADER: Final = "Bunny-History"
 """On an order and the dead letter of a replay: generation, cause and attempt of each that died before. For people."""
@@ -59,11 +59,10 @@ def authenticate(opener: Opener, data: bytes, now: int) -> Replay:
         Refusal: One of them does not verify, or they are not about the same job.
         BundleExpired: Nothing can be said about them.
     """
-    length = int.from_bytes(data[:_LEN])
-    if not 0 < length < len(data) - _LEN:
-        raise BadFrame("a replay order is shorter than it says, or comes without its job")
-    original = data[_LEN + length :]
-    order, job = opener.authenticate(data[_LEN : _LEN + length], now), opener.authenticate(original, now)
+    end = _LEN + int.from_bytes(data[:_LEN])
+    original = data[end:]
+    # What is cut short, or is not there, is no envelope.
+    order, job = opener.authenticate(data[_LEN:end], now), opener.authenticate(original, now)
     if order.core.type != "replay" or job.core.type != "job":
         raise WrongSubject("what should be a replay order and its job are of other types")
     ordered = dataclasses.replace(

@@ -301,7 +301,9 @@ async def test_letters_are_found_filtered_and_dropped() -> None:
 # --- what is refused ----------------------------------------------------------------------------------
 
 FORGERIES: dict[str, Callable[[Fleet, Letter, Letter], tuple[bytes, str]]] = {
-    "by no operator": lambda f, a, _: (replay.pack(order(f, a, by="relay"), a.data), "NotAuthorised"),
+    "by its producer": lambda f, a, _: (replay.pack(order(f, a, by="relay"), a.data), "NotAuthorised"),
+    "by its workers": lambda f, a, _: (replay.pack(order(f, a, by="bunny"), a.data), "NotAuthorised"),
+    "by an inspector": lambda f, a, _: (replay.pack(order(f, a, by="ops"), a.data), "NotAuthorised"),
     "by an operator of the other cloud": lambda f, a, _: (
         replay.pack(order(f, a, by="boss-aws"), a.data),
         "NotAuthorised",
