@@ -22,6 +22,7 @@
     │   └── WrongRecipient, Expired, FromTheFuture, BadSeal, BadPrelude
     └── JobError              the job's author: how a job ended
         ├── JobFailed           the handler failed for good; `type` and `message` are the worker's words
+        ├── JobCancelled        a worker's signed word that it ended because the producer asked for it
         ├── DeadlineExceeded    a worker's signed word that the job was too late to run
         ├── OutcomeUnknown      no result in time: the job may run, may have run, may yet answer
         └── FencePoisoned       a result stands for the job that does not verify
@@ -222,6 +223,18 @@ class JobFailed(JobError):
     def __init__(self, type: str, message: str, attempts: int) -> None:
         self.type, self.message, self.attempts = type, message, attempts
         super().__init__(f"{type}: {message} (attempt {attempts})")
+
+
+class JobCancelled(JobError):
+    """A worker's signed word that the job was not done, or not to its end, because its producer asked for it.
+
+    Args:
+        reason: As it was given to `Handle.cancel`; empty if none was.
+    """
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+        super().__init__(f"the job was cancelled: {reason}" if reason else "the job was cancelled")
 
 
 class DeadlineExceeded(JobError):

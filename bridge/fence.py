@@ -34,7 +34,7 @@ class OtherBytes(WrongSubject):
 def authenticate_answer(
     opener: Opener,
     data: bytes,
-    type: Literal["result", "start"],
+    type: Literal["result", "start", "event"],
     key: JobKey,
     job_digest: bytes,
     workers: str,

@@ -28,6 +28,11 @@ T = TypeVar("T")
 INLINE_LIMIT: Final = 262_144
 """The largest arguments or result that travel inside their message, in bytes before sealing."""
 
+MAX_REASON_CHARS: Final = 200
+"""Of the reason of a cancel: a sentence. Every worker of the queue remembers it."""
+MAX_STEP_CHARS: Final = 200
+"""Of the text of a progress report."""
+
 JSON: Final = "application/json"
 BYTES: Final = "application/octet-stream"
 
@@ -55,6 +60,15 @@ class Failure:
     type: str
     """The name of the exception."""
     message: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What an event holds: how far a job is, in its worker's words."""
+
+    fraction: float
+    """From 0 to 1."""
+    text: str = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,7 @@ if getattr(bridge, "HOME", None) is None:
 from bridge.job import Content, Kind
 from consumers.handlers import Job
 from consumers.limits import Backoff
-from consumers.verdict import Reject, Retry, Snooze
+from consumers.verdict import Cancelled, Reject, Retry, Snooze
 from consumers.worker import Worker
 
-__all__ = ["Backoff", "Content", "Job", "Kind", "Reject", "Retry", "Snooze", "Worker"]
+__all__ = ["Backoff", "Cancelled", "Content", "Job", "Kind", "Reject", "Retry", "Snooze", "Worker"]

@@ -15,10 +15,12 @@ from bridge.envelope import Opener
 from bridge.errors import InvalidArguments, Refusal
 from bridge.job import decode, encode
 from bridge.signals import Operation, Signals, about, metrics
+from consumers.cancels import Cancels
 from consumers.case import Case
 from consumers.handlers import Handler, Job, moment
 from consumers.limits import Backoff, backoff
-from consumers.verdict import Done, Reject, Retry, Snooze, TooLate, Verdict
+from consumers.progress import Reports
+from consumers.verdict import Cancelled, Done, Reject, Retry, Snooze, TooLate, Verdict
 
 _log = structlog.get_logger(__name__)
 
@@ -28,12 +30,18 @@ class Attempts:
 
     Args:
         opener: Opens the arguments.
+        cancels: Stops handlers of jobs that are cancelled.
+        reports: Tells how far handlers are.
         threads: Where plain functions run.
         signals: Where measurements and spans go.
     """
 
-    def __init__(self, opener: Opener, threads: ThreadPool, signals: Signals) -> None:
+    def __init__(
+        self, opener: Opener, cancels: Cancels, reports: Reports, threads: ThreadPool, signals: Signals
+    ) -> None:
         self._opener = opener
+        self._cancels = cancels
+        self._reports = reports
         self._threads = threads
         self._meter, self._tracer = signals.meter, signals.tracer
 
@@ -55,6 +63,7 @@ class Attempts:
             producer=core.sender,
             traceparent=case.span.traceparent or core.traceparent,
         )
+        report = self._reports.of(case)
         job = Job(
             queue=case.queue,
             kind=core.kind,
@@ -66,13 +75,16 @@ class Attempts:
             attempt=case.attempt,
             max_attempts=handler.limits.max_attempts or case.settings.max_attempts,
             traceparent=case.span.traceparent or core.traceparent,
+            _stop=case.stop,
+            _report=report,
         )
         begun, ended = time.monotonic(), "CancelledError"  # unless it comes to a verdict
         try:
-            with case.span.current():
+            with case.span.current(), self._cancels.running(case):
                 verdict, ended = await self._outcome(case, handler, (args, job) if handler.takes_job else (args,))
             return verdict
         finally:
+            report.over = True
             case.span.end(ended)
             self._meter.time(metrics.RUN_TIME, time.monotonic() - begun, case.queue, core.kind)
 
@@ -82,8 +94,12 @@ class Attempts:
         limit = min(late, handler.limits.timeout_s or late)
         case.starts(limit)
         try:
-            async with asyncio.timeout(limit) as clock:
+            async with case.stop, asyncio.timeout(limit) as clock:
                 value = await self._call(handler, arguments)
+        except Cancelled as cancelled:
+            if case.stop.reason is None:  # the handler's own idea
+                return self._failed(case, handler, cancelled)
+            return cancelled, "Cancelled"
         except Reject as reject:
             return reject, "Reject"
         except Snooze as snooze:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from bridge.core import Core
 from bridge.envelope import Authenticated
@@ -13,6 +13,7 @@ from bridge.replay import Replay
 from bridge.signals import NO_SPAN, Span
 from bridge.subjects import JobKey
 from bridge.transport import Delivery
+from consumers.stop import Stop
 
 
 @dataclass(slots=True)
@@ -27,6 +28,8 @@ class Case:
     """0 until it starts."""
     span: Span = NO_SPAN
     """Of the attempt."""
+    stop: Stop = field(default_factory=Stop)
+    """What ends its handler when it is cancelled."""
     replay: Replay | None = None
     """The order that it runs by, of a job that died before; `job` has the order's generation and times then."""
     starts: Callable[[float], None] = lambda _: None

@@ -20,10 +20,11 @@ from bridge.identity import QueueSettings
 from bridge.transport import Delivery, Transport
 from consumers import replays
 from consumers.attempt import Attempts
+from consumers.cancels import Cancels
 from consumers.case import Case
 from consumers.handlers import Handlers
 from consumers.limits import Backoff, backoff
-from consumers.verdict import Answered, Conflict, Park, Poisoned, Reject, TooLate, Verdict, Wait
+from consumers.verdict import Answered, Cancelled, Conflict, Park, Poisoned, Reject, TooLate, Verdict, Wait
 
 FUTURE_DELAY_S: Final = 60.0
 """How long a job from the future waits: clocks are put right by people, within minutes."""
@@ -42,6 +43,7 @@ class Judge:
         transport: The workers' local broker.
         handlers: What to run.
         attempts: Runs them.
+        cancels: What is not to be run.
         worker: The name of this process, for people.
     """
 
@@ -52,6 +54,7 @@ class Judge:
         transport: Transport,
         handlers: Handlers,
         attempts: Attempts,
+        cancels: Cancels,
         worker: str,
     ) -> None:
         self._opener = opener
@@ -59,6 +62,7 @@ class Judge:
         self._transport = transport
         self._handlers = handlers
         self._attempts = attempts
+        self._cancels = cancels
         self._worker = worker
 
     def admit(self, queue: str, settings: QueueSettings, delivery: Delivery) -> Case:
@@ -120,6 +124,8 @@ class Judge:
         except FromTheFuture:
             _log.error("job_from_the_future", queue=case.queue, job=case.core.job, producer=case.core.sender)
             return Park(FUTURE_DELAY_S, "signed ahead of this clock; check both clocks")
+        if (reason := await self._cancels.asked(case)) is not None:
+            return Cancelled(reason)
         if (wait := case.core.not_before - now_ms()) > 0:
             return Wait(wait / 1000)
         handler = self._handlers.get(case.queue, case.core.kind)

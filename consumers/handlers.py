@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Generator, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -12,14 +12,30 @@ from typing import Any, Final
 from bridge.errors import ConfigurationError
 from bridge.job import Kind
 from consumers.limits import Limits
+from consumers.stop import Stop
+from consumers.verdict import Cancelled
 
 Function = Callable[..., Any]
 _NONE: Final = Limits()
 
 
+class _Told:
+    """What need not be waited for: awaiting it lets other tasks run once."""
+
+    def __await__(self) -> Generator[None, None, None]:
+        yield
+
+
+_TOLD: Final = _Told()
+
+
+def _to_nobody(fraction: float, text: str) -> None:
+    """Where the progress of a job goes that a test of a handler made."""
+
+
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What a handler may know of the job it does; all of it was signed by the producer but ``attempt``."""
+    """What a handler may know of the job it does, and tell of it; what it is was signed by the producer."""
 
     queue: str
     kind: str
@@ -35,6 +51,38 @@ class Job:
     """From 1. May be one too high after a crash, never too low."""
     max_attempts: int
     traceparent: str | None = None
+    _stop: Stop = field(default_factory=Stop, repr=False, compare=False)
+    _report: Callable[[float, str], None] = field(default=_to_nobody, repr=False, compare=False)
+
+    def progress(self, fraction: float, text: str = "") -> Awaitable[None]:
+        """Tell the producer how far the job is; it neither fails nor waits for the network.
+
+        ``await`` it in a coroutine, which lets it be sent while the coroutine computes; a plain function just calls it.
+        Of what is reported faster than ten times a second the last is sent, and it may be lost.
+
+        Args:
+            fraction: From 0 to 1.
+            text: A few words, sealed to the producer like all else; at most 200 characters are sent.
+        """
+        self._report(fraction, text)
+        return _TOLD
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether the producer has cancelled the job: to be looked at now and then by a plain function.
+
+        A coroutine is cancelled. Whatever the function returns from now on, the job's result is ``cancelled``.
+        """
+        return self._stop.reason is not None
+
+    def raise_if_cancelled(self) -> None:
+        """Stop here if the producer has cancelled the job.
+
+        Raises:
+            Cancelled: It has.
+        """
+        if self._stop.reason is not None:
+            raise Cancelled(self._stop.reason)
 
     @property
     def last_attempt(self) -> bool:

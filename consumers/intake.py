@@ -18,11 +18,14 @@ from bridge.errors import BridgeError, BundleExpired, Refusal, TransportError, U
 from bridge.identity import QueueSettings
 from bridge.signals import metrics
 from bridge.signals.meter import Meter, Sample
+from bridge.subjects import JobKey
 from bridge.transport import Delivery, Pull, Transport
+from consumers.cancels import Cancels
 from consumers.case import Case
 from consumers.execute import Judge
 from consumers.lease import Lease, Leases
 from consumers.leasethread import LeaseThread
+from consumers.progress import Reports
 from consumers.settle import Settler
 from consumers.slots import WEIGHTS, Slots
 from consumers.verdict import Park, Retry, Snooze, Wait
@@ -60,6 +63,8 @@ class Intake:
 
     Args:
         judge: Decides.
+        cancels: What is not to be run.
+        reports: What handlers tell of it.
         settler: Carries out.
         transport: The workers' local broker.
         concurrency: Slots.
@@ -72,6 +77,8 @@ class Intake:
     def __init__(
         self,
         judge: Judge,
+        cancels: Cancels,
+        reports: Reports,
         settler: Settler,
         transport: Transport,
         *,
@@ -82,6 +89,8 @@ class Intake:
         renewer: LeaseThread | None = None,
     ) -> None:
         self._judge = judge
+        self._cancels = cancels
+        self._reports = reports
         self._settler = settler
         self._transport = transport
         self._concurrency = concurrency
@@ -93,7 +102,7 @@ class Intake:
         self._slots = Slots(concurrency)
         self._stopping = asyncio.Event()
         self._reason: BridgeError | None = None
-        self._waiting: dict[asyncio.Task[None], Delivery] = {}
+        self._waiting: dict[asyncio.Task[None], tuple[Lane, Delivery]] = {}
         self._running: dict[asyncio.Task[None], Delivery] = {}
 
     @property
@@ -119,7 +128,12 @@ class Intake:
             NotConnected: The connection was closed for good.
         """
         async with asyncio.TaskGroup() as group:
-            background = [group.create_task(self._watch(opener), name="trust-watch")]
+            self._cancels.on_asked = self._cancelled
+            background = [
+                group.create_task(self._watch(opener), name="trust-watch"),
+                group.create_task(self._cancels.serve(queues, cloud), name="cancels"),
+                group.create_task(self._reports.send(), name="reports"),
+            ]
             lanes, takers = [], []
             for queue, settings in queues.items():
                 for lane in self._lanes(queue, settings, pool, cloud):
@@ -176,7 +190,7 @@ class Intake:
                     lane.pull.grant(1)
                     continue
                 task = group.create_task(self._work(lane, delivery), name=f"job-{lane.queue}")
-                self._waiting[task] = delivery
+                self._waiting[task] = (lane, delivery)
         except TransportError as error:
             self._end(error)
 
@@ -185,9 +199,10 @@ class Intake:
         assert task is not None  # noqa: S101  # for the type checker: a coroutine runs in a task
         try:
             async with contextlib.AsyncExitStack() as slot:
-                await self._slots.take(lane.name, lane.weight)
-                slot.callback(self._slots.give)
-                self._running[task] = self._waiting.pop(task)
+                excused = self._slots.full and self._is_cancelled(lane, delivery)
+                if not excused and await self._slots.take(lane.name, lane.weight):
+                    slot.callback(self._slots.give)
+                _, self._running[task] = self._waiting.pop(task)
                 await self._execute(lane, delivery, slot)
                 del self._running[task]
         except asyncio.CancelledError:
@@ -200,6 +215,22 @@ class Intake:
             lane.lease.release(delivery)
             if not self._stopping.is_set():
                 lane.pull.grant(1)
+
+    def _cancelled(self, key: JobKey) -> None:
+        """Let a job that waits for a slot be answered without one: a cancel is not to wait for other jobs' ends."""
+        tail = f".{key.producer}.{key.session}.{key.n}"
+        for task, (lane, delivery) in self._waiting.items():
+            same = lane.queue == key.queue and delivery.message.subject.endswith(tail)
+            if same and self._is_cancelled(lane, delivery):
+                self._slots.excuse(task)
+
+    def _is_cancelled(self, lane: Lane, delivery: Delivery) -> bool:
+        if not self._cancels:
+            return False
+        try:
+            return self._cancels.known(lane.admit(lane.queue, lane.settings, delivery)) is not None
+        except (Refusal, BundleExpired):  # told when its turn comes
+            return False
 
     async def _execute(self, lane: Lane, delivery: Delivery, slot: contextlib.AsyncExitStack) -> None:
         try:
@@ -245,7 +276,10 @@ class Intake:
     def _lost(self, queue: str, delivery: Delivery, done: bool) -> None:
         """Stop what another worker may have got; what is done is answered for."""
         self._meter.count(metrics.LOST_LEASES, queue)
-        for task, held in () if done else [*self._waiting.items(), *self._running.items()]:
+        if done:
+            return
+        waiting = [(task, held) for task, (_, held) in self._waiting.items()]
+        for task, held in [*waiting, *self._running.items()]:
             if held is delivery:
                 task.cancel()
 
@@ -255,7 +289,7 @@ class Intake:
             for delivery in await lane.pull.close():
                 await self._hand_back(delivery)
         waiting, self._waiting = self._waiting, {}
-        for task, delivery in waiting.items():
+        for task, (_, delivery) in waiting.items():
             task.cancel()
             await self._hand_back(delivery)
         if self._running:

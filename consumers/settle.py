@@ -33,7 +33,20 @@ from bridge.transport import Delivery, Transport
 from consumers import replays
 from consumers.case import Case
 from consumers.execute import TROUBLE_DELAY_S, Judge
-from consumers.verdict import Answered, Conflict, Done, Park, Poisoned, Reject, Retry, Snooze, TooLate, Verdict, Wait
+from consumers.verdict import (
+    Answered,
+    Cancelled,
+    Conflict,
+    Done,
+    Park,
+    Poisoned,
+    Reject,
+    Retry,
+    Snooze,
+    TooLate,
+    Verdict,
+    Wait,
+)
 
 MAX_MESSAGE_CHARS: Final = 1000
 """Of a failure's text: enough for a sentence and a place, too little for a document that an exception quotes."""
@@ -47,6 +60,7 @@ _OUTCOMES: Final[dict[type[Verdict], str]] = {
     Done: "succeeded",
     Reject: "failed",
     TooLate: "expired",
+    Cancelled: "cancelled",
     Answered: "answered",
     Conflict: "conflict",
     Poisoned: "poisoned",
@@ -137,6 +151,9 @@ class Settler:
                 log.warning("job_expired")
                 await self._bury(case, "Expired")
                 await self._answer(case, Status.EXPIRED, encode(None), span)
+            case Cancelled():
+                log.info("job_cancelled")
+                await self._answer(case, Status.CANCELLED, encode(verdict.reason), span)
             case Answered():
                 log.info("job_answered_before")
                 self._meter.count(metrics.FENCE_HITS, case.queue)

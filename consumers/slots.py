@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from typing import Final
+from typing import Any, Final
 
 WEIGHTS: Final = {"high": 16, "normal": 4, "low": 1}
 """Of 21 slots that free while all three wait, how many go to each."""
@@ -19,31 +19,48 @@ class Slots:
 
     def __init__(self, slots: int) -> None:
         self._free = slots
-        self._waiting: dict[str, deque[asyncio.Future[None]]] = {}
+        self._waiting: dict[str, deque[asyncio.Future[bool]]] = {}
+        self._turns: dict[asyncio.Task[Any], asyncio.Future[bool]] = {}
         self._turn: dict[str, int] = {}
         self._weights: dict[str, int] = {}
 
-    async def take(self, lane: str, weight: int) -> None:
-        """Wait for a slot; within a lane, first come, first served."""
+    @property
+    def full(self) -> bool:
+        """Whether who asks now must wait."""
+        return self._free == 0
+
+    async def take(self, lane: str, weight: int) -> bool:
+        """Wait for a slot; within a lane, first come, first served. False where it was excused from having one."""
         if self._free:
             self._free -= 1
-            return
+            return True
         self._weights[lane] = weight
-        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        turn: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         self._waiting.setdefault(lane, deque()).append(turn)
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101  # for the type checker: a coroutine runs in a task
+        self._turns[task] = turn
         try:
-            await turn
+            return await turn
         except asyncio.CancelledError:
-            if turn.done() and not turn.cancelled():
+            if turn.done() and not turn.cancelled() and turn.result():
                 self.give()  # it had been given while it was being cancelled
             raise
+        finally:
+            del self._turns[task]
+
+    def excuse(self, task: asyncio.Task[Any]) -> None:
+        """Let a task that waits go on without a slot: what it has to do takes none."""
+        turn = self._turns.get(task)
+        if turn is not None and not turn.done():
+            turn.set_result(False)
 
     def give(self) -> None:
         """A slot is free again."""
         while lane := self._next():
             turn = self._waiting[lane].popleft()
             if not turn.done():
-                turn.set_result(None)
+                turn.set_result(True)
                 return
         self._free += 1
 

@@ -9,6 +9,7 @@ verdict     dead letter  result             the delivery is then
 `Done`      no           succeeded          acked
 `Reject`    yes          failed             acked
 `TooLate`   yes          expired            acked
+`Cancelled` no           cancelled          acked
 `Answered`  no           one stands         acked
 `Poisoned`  yes          a forgery stands   acked
 `Refused`   no           none, ever         acked; kept in REFUSED
@@ -18,7 +19,7 @@ verdict     dead letter  result             the delivery is then
 `Park`      no           none yet           nak'd; does not count
 ==========  ===========  =================  ========================
 
-`Retry`, `Snooze` and `Reject` are exceptions too, so that a handler can raise them.
+`Retry`, `Snooze`, `Reject` and `Cancelled` are exceptions too, so that a handler can raise them.
 """
 
 from __future__ import annotations
@@ -66,6 +67,18 @@ class Reject(Exception):
 
     def __init__(self, reason: str, *, type: str = "Reject") -> None:
         self.reason, self.type = reason, type
+        super().__init__(reason)
+
+
+class Cancelled(Exception):
+    """Final: the producer asked for it. `Job.raise_if_cancelled` raises it; a handler need not catch it.
+
+    Args:
+        reason: The producer's.
+    """
+
+    def __init__(self, reason: str = "") -> None:
+        self.reason = reason
         super().__init__(reason)
 
 
@@ -120,4 +133,4 @@ class Wait:
     delay: float
 
 
-Verdict = Done | Reject | TooLate | Answered | Conflict | Poisoned | Refused | Retry | Snooze | Wait | Park
+Verdict = Done | Reject | TooLate | Cancelled | Answered | Conflict | Poisoned | Refused | Retry | Snooze | Wait | Park

@@ -29,11 +29,13 @@ from bridge.transport import Transport
 from bridge.trust import Trust
 from consumers import process
 from consumers.attempt import Attempts
+from consumers.cancels import Cancels
 from consumers.execute import Judge
 from consumers.handlers import Function, Handlers, Job
 from consumers.intake import Intake
 from consumers.leasethread import Connect, LeaseThread, renewing
 from consumers.limits import Backoff, Limits
+from consumers.progress import Reports
 from consumers.settle import Settler
 
 if TYPE_CHECKING:
@@ -267,11 +269,15 @@ class Worker:
         threads = ThreadPoolExecutor(self.concurrency, thread_name_prefix="handler")
         try:
             queues = self._queues(connection)
-            attempts = Attempts(opener, threads, signals)
-            judge = Judge(opener, sealer, transport, self._handlers, attempts, worker)
+            cancels = Cancels(opener, transport, signals.meter)
+            reports = Reports(sealer, opener, transport, worker)
+            attempts = Attempts(opener, cancels, reports, threads, signals)
+            judge = Judge(opener, sealer, transport, self._handlers, attempts, cancels, worker)
             settler = Settler(judge, sealer, opener, transport, worker, signals)
             self._intake = Intake(
                 judge,
+                cancels,
+                reports,
                 settler,
                 transport,
                 concurrency=self.concurrency,

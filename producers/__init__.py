@@ -16,9 +16,18 @@ if getattr(bridge, "HOME", None) is None:
         "rename it, or keep its folder off sys.path"
     )
 
-from bridge.errors import BridgeError, DeadlineExceeded, FencePoisoned, JobFailed, KeyConflict, OutcomeUnknown
+from bridge.errors import (
+    BridgeError,
+    DeadlineExceeded,
+    FencePoisoned,
+    JobCancelled,
+    JobFailed,
+    KeyConflict,
+    OutcomeUnknown,
+)
 from bridge.job import Content, JobToken, Kind
 from producers.client import Producer
+from producers.events import Progress
 from producers.handle import Handle
 
 __all__ = [
@@ -27,10 +36,12 @@ __all__ = [
     "DeadlineExceeded",
     "FencePoisoned",
     "Handle",
+    "JobCancelled",
     "JobFailed",
     "JobToken",
     "KeyConflict",
     "Kind",
     "OutcomeUnknown",
     "Producer",
+    "Progress",
 ]

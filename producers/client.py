@@ -24,7 +24,9 @@ from bridge.signals.metrics import HANDLES
 from bridge.transport import Transport
 from bridge.trust import Trust
 from producers import generations
-from producers.handle import Handle
+from producers.cancel import Canceller
+from producers.events import Events
+from producers.handle import Desk, Handle, Signed
 from producers.inbox import KEYED, Inbox
 from producers.keyed import Keyed, Keys
 from producers.outbox import Outbox, Parcel
@@ -71,6 +73,8 @@ class Producer:
         self._opener = Opener(identity, trust)
         self._outbox = Outbox(identity, self._opener, connection, transport, signals)
         self._inbox = Inbox(connection, transport, self._opener, signals)
+        canceller = Canceller(identity, self._opener, connection, transport)
+        self._desk = Desk(self._inbox.ask, canceller.cancel, Events(connection, transport, self._opener).of)
         self._keys = Keys(
             identity.dedup_secret, self._name, self._opener, transport, self._outbox, self._inbox, self._handle
         )
@@ -394,7 +398,9 @@ class Producer:
     async def _store(self, parcel: Parcel, kind: Kind[Any, Any], timeout: float) -> Handle[Any]:
         sealed = parcel.sealed
         token = JobToken(*sealed.core.key, sealed.digest.hex())
-        handle = self._handle(token, sealed.core.expires - now_ms(), kind.result)
+        core = sealed.core
+        handle = self._handle(token, core.expires - now_ms(), kind.result)
+        handle.signed = Signed(sealed.digest, core.kind, core.expires)
         handle.stored_at = handle.asked_at
         self._inbox.expect(handle)  # before it is sent: the answer may be faster than the PubAck
         await self._outbox.store(parcel, timeout)
@@ -404,7 +410,7 @@ class Producer:
         self, token: JobToken, lifetime_ms: int, result_type: type[Any] | None, keyed: Keyed | None = None
     ) -> Handle[Any]:
         deadline = asyncio.get_running_loop().time() + lifetime_ms / 1000
-        return Handle(token, deadline, None if result_type is object else result_type, self._inbox.ask, keyed)
+        return Handle(token, deadline, None if result_type is object else result_type, self._desk, keyed)
 
 
 _PENDING: Final = BridgeError("not stored yet")

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, TypeVar, overload
 
 from bridge.durations import seconds
 from bridge.envelope import Opened
-from bridge.errors import BridgeError, DeadlineExceeded, JobFailed, OutcomeUnknown
+from bridge.errors import BridgeError, DeadlineExceeded, JobCancelled, JobFailed, OutcomeUnknown
 from bridge.job import BYTES, JSON, Content, Failure, JobToken, Status, decode
 from bridge.subjects import JobKey
 
 if TYPE_CHECKING:
+    from producers.events import Progress
     from producers.keyed import Keyed
 
 R = TypeVar("R")
@@ -21,6 +23,30 @@ T = TypeVar("T")
 
 GRACE_S: Final = 30.0
 """How long after a job's deadline a result is waited for: what the link takes to heal from a short cut, and home."""
+
+CANCEL_TIMEOUT_S: Final = 30.0
+"""How long a cancel is tried to be stored: the restart of a broker takes less."""
+
+
+class Signed(NamedTuple):
+    """What a control must say of the job as it is stored; a keyed one may be of other bytes than the token's."""
+
+    digest: bytes
+    kind: str
+    expires: int
+    """Milliseconds UTC."""
+
+
+@dataclass(frozen=True, slots=True)
+class Desk:
+    """What a handle has its producer do."""
+
+    ask: Callable[[Handle[Any]], Awaitable[None]]
+    """Look its result up, once, and settle it if that stands."""
+    cancel: Callable[[Handle[Any], str, float], Awaitable[None]]
+    """Have its job cancelled, for a reason, trying for so many seconds."""
+    events: Callable[[Handle[Any]], AsyncGenerator[Progress, None]]
+    """Hear how far its job is."""
 
 
 class Handle(Generic[R]):
@@ -30,13 +56,13 @@ class Handle(Generic[R]):
         token: What names the job and its sealed bytes.
         deadline: The event loop's time at which the job is no longer started.
         result_type: What the result is decoded to; None leaves it to what was sent.
-        ask: Looks the result up, once, and settles the handle if it stands.
+        desk: The producer's.
         keyed: The key that it was submitted by.
     """
 
     __slots__ = (
-        *("__weakref__", "_ask", "_deadline", "_outcome", "_result_type"),
-        *("asked_at", "keyed", "stored_at", "token"),
+        *("__weakref__", "_deadline", "_desk", "_outcome", "_result_type"),
+        *("asked_at", "keyed", "signed", "stored_at", "token"),
     )
 
     def __init__(
@@ -44,7 +70,7 @@ class Handle(Generic[R]):
         token: JobToken,
         deadline: float,
         result_type: type[R] | None,
-        ask: Callable[[Handle[Any]], Awaitable[None]],
+        desk: Desk,
         keyed: Keyed | None = None,
     ) -> None:
         loop = asyncio.get_running_loop()
@@ -57,7 +83,9 @@ class Handle(Generic[R]):
         """The loop's time when this process sent the job; None for one that was attached."""
         self._deadline = deadline
         self._result_type = result_type
-        self._ask = ask
+        self._desk = desk
+        self.signed: Signed | None = None
+        """Of the job, once it is known."""
         self._outcome: asyncio.Future[Opened | BridgeError] = loop.create_future()
 
     @property
@@ -99,6 +127,7 @@ class Handle(Generic[R]):
 
         Raises:
             JobFailed: The handler failed for good.
+            JobCancelled: It was cancelled before it was done.
             DeadlineExceeded: A worker's signed word that it was too late to run.
             OutcomeUnknown: No result in time. The handle stays usable: a later result is still delivered.
             FencePoisoned: A result stands for the job that does not verify.
@@ -112,13 +141,66 @@ class Handle(Generic[R]):
             raise outcome.__class__(*outcome.args) from outcome
         return _value(outcome, type if type is not None else self._result_type)
 
+    async def cancel(self, reason: str = "", *, timeout: float | timedelta = CANCEL_TIMEOUT_S) -> None:
+        """Ask for the job not to be done, or not to its end.
+
+        It returns once the local server has stored the request. A job that waits never starts then; of one that runs,
+        a coroutine is cancelled and a plain function told. `result` says what came of it: it raises `JobCancelled`, or
+        does as ever where the job was done first. Asking twice, or for a job that is done, changes nothing.
+
+        Args:
+            reason: For the worker and whoever waits for the result, sealed; at most 200 characters.
+            timeout: Seconds to try.
+
+        Raises:
+            UsageError: The reason is too long; or the job is not stored, being a replay or all but answered; or it is a
+                later run of a keyed job, and a cancel of an earlier one is kept still.
+            BundleExpired, NotAuthorised: The trust bundle does not allow it; nothing was sent.
+            QueueFull, Denied: Nothing was stored.
+            PublishTimeout: Not known to be stored in ``timeout``.
+        """
+        await self._desk.cancel(self, reason, seconds("timeout", timeout))
+
+    def events(self) -> AsyncGenerator[Progress, None]:
+        """Hear how far the job is, from now until it ends: ``async for progress in job.events()``.
+
+        What a handler reports is sent at most some times a second, stored nowhere, and may be lost; what it reported
+        before this is not heard. Whoever reads slowly misses the oldest.
+
+        Raises:
+            TransportError: The local server cannot be asked for them.
+        """
+        return self._desk.events(self)
+
+    @property
+    def gives_up(self) -> float:
+        """The loop's time until which a result is waited for where nothing else is said."""
+        return self._deadline + GRACE_S
+
+    def when_done(self, callback: Callable[[], None]) -> Callable[[], object]:
+        """Call back once the handle has its outcome, soon if it has; call what is returned to end that."""
+
+        def done(_: object) -> None:
+            callback()
+
+        self._outcome.add_done_callback(done)
+        return lambda: self._outcome.remove_done_callback(done)
+
+    async def look(self) -> None:
+        """Look the result up, once.
+
+        Raises:
+            TransportError: The local server does not answer.
+        """
+        await self._desk.ask(self)
+
     async def _wait(self, timeout: float | timedelta | None) -> None:
         loop = asyncio.get_running_loop()
-        patience = max(self._deadline + GRACE_S - loop.time(), 0) if timeout is None else seconds("timeout", timeout)
+        patience = max(self.gives_up - loop.time(), 0) if timeout is None else seconds("timeout", timeout)
         await asyncio.wait([self._outcome], timeout=patience)
         if self._outcome.done():
             return
-        await self._ask(self)  # what the client dropped must not be called unknown
+        await self.look()  # what the client dropped must not be called unknown
         if not self._outcome.done():
             raise OutcomeUnknown(
                 f"job {self.id} on {self.token.queue}: no result in {patience:.0f} s; it may still run; wait again, or "
@@ -138,6 +220,8 @@ def _value(opened: Opened, type_: type[Any] | None) -> object:
     match opened.status:
         case Status.SUCCEEDED:
             return decode(opened.content, type_ if type_ is not None else _natural(opened.content))
+        case Status.CANCELLED:
+            raise JobCancelled(decode(opened.content, str))
         case Status.EXPIRED:
             raise DeadlineExceeded(
                 f"job {opened.core.job} on {opened.core.queue}: its deadline passed before it could run"
