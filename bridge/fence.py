@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Final, Literal, NamedTuple
 
+from bridge.core import Core
 from bridge.envelope import Authenticated, Opener
 from bridge.errors import KeyConflict, NotAuthorised, WrongSubject
 from bridge.subjects import JobKey
@@ -20,6 +21,11 @@ class Tag(NamedTuple):
 
     kind: str
     args_tag: bytes
+
+
+def tag_of(core: Core) -> Tag | None:
+    """That of a keyed job, or of its result; other jobs have none."""
+    return Tag(core.kind, core.args_tag) if core.args_tag else None
 
 
 class OtherBytes(WrongSubject):

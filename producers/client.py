@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, overload
 
@@ -15,6 +14,7 @@ from bridge.clock import now_ms
 from bridge.durations import seconds
 from bridge.envelope import Opener
 from bridge.errors import BridgeError, ConfigurationError, NotConnected, UsageError
+from bridge.fence import Tag
 from bridge.follow import following
 from bridge.identity import Connection, Identity
 from bridge.job import JobToken, Kind
@@ -24,6 +24,7 @@ from bridge.signals.metrics import HANDLES
 from bridge.transport import Transport
 from bridge.trust import Trust
 from producers import generations
+from producers.batches import in_batches
 from producers.cancel import Canceller
 from producers.events import Events
 from producers.handle import Desk, Handle, Signed
@@ -44,8 +45,6 @@ MAX_OPEN: Final = 100_000
 """Handles open at once; a submit beyond waits until one is settled or dropped. About 2 KiB of memory each."""
 WINDOW: Final = 256
 """Jobs of one `Producer.submit_many` that await their PubAck at once."""
-BATCH: Final = 64
-"""Jobs of one `Producer.submit_many` under one signature: more save little, and delay the first."""
 
 
 class Producer:
@@ -311,34 +310,12 @@ class Producer:
             raise UsageError(f"window={window!r}; pass how many jobs may be under way at once, from 1")
         self._outbox.settings(contract)
         terms = Terms(deadline, priority, delay, at)
-        outcomes: list[Handle[Any] | BridgeError] = []
-        free = asyncio.Semaphore(window)
 
-        async def store(index: int, parcel: Parcel) -> None:
-            try:
-                outcomes[index] = await self._store(parcel, contract, timeout)
-            except BridgeError as error:
-                outcomes[index] = error
-            finally:
-                free.release()
+        async def seal(batch: Sequence[object]) -> list[Parcel | BridgeError]:
+            await self._ready(contract.queue, timeout, self._outbox.session)
+            return self._outbox.seal(contract, batch, terms)
 
-        rest = iter(values)
-        async with asyncio.TaskGroup() as group:
-            while batch := list(islice(rest, min(BATCH, window))):
-                try:
-                    await self._ready(contract.queue, timeout, self._outbox.session)
-                    jobs = self._outbox.seal(contract, batch, terms)
-                except BridgeError as error:
-                    outcomes.extend([error] * len(batch))
-                    continue
-                for job in jobs:
-                    if isinstance(job, BridgeError):
-                        outcomes.append(job)
-                        continue
-                    await free.acquire()
-                    outcomes.append(_PENDING)
-                    group.create_task(store(len(outcomes) - 1, job))
-        return outcomes
+        return await in_batches(values, window, seal, lambda parcel: self._store(parcel, contract, timeout))
 
     async def attach(self, token: str | JobToken, *, generation: int | None = None) -> Handle[Any]:
         """A handle to a job that this identity submitted, in this process or an earlier one.
@@ -378,14 +355,14 @@ class Producer:
         if generation is None and not handle.succeeded():
             newest = await generations.newest(self._transport, token.key)
             if newest > token.generation:
-                return await self._attach(token._replace(generation=newest), settings.deadline_ms)
+                return await self._attach(token._replace(generation=newest), settings.deadline_ms, handle.tag)
         return handle
 
-    async def _attach(self, token: JobToken, lifetime_ms: int) -> Handle[Any]:
+    async def _attach(self, token: JobToken, lifetime_ms: int, tag: Tag | None = None) -> Handle[Any]:
         known = self._inbox.get(token.key)
         if known is not None and known.token == token:
             return known
-        handle = self._handle(token, lifetime_ms, None)
+        handle = self._handle(token, lifetime_ms, None, Keyed(token.key, tag) if tag is not None else None)
         self._inbox.expect(handle)
         await self._inbox.ask(handle)
         return handle
@@ -411,6 +388,3 @@ class Producer:
     ) -> Handle[Any]:
         deadline = asyncio.get_running_loop().time() + lifetime_ms / 1000
         return Handle(token, deadline, None if result_type is object else result_type, self._desk, keyed)
-
-
-_PENDING: Final = BridgeError("not stored yet")

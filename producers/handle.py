@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, TypeVar, over
 from bridge.durations import seconds
 from bridge.envelope import Opened
 from bridge.errors import BridgeError, DeadlineExceeded, JobCancelled, JobFailed, OutcomeUnknown
+from bridge.fence import Tag, tag_of
 from bridge.job import BYTES, JSON, Content, Failure, JobToken, Status, decode
 from bridge.subjects import JobKey
 
@@ -107,6 +108,12 @@ class Handle(Generic[R]):
         """What was found instead of a result, if something was."""
         outcome = self._outcome.result() if self._outcome.done() else None
         return outcome if isinstance(outcome, BridgeError) else None
+
+    @property
+    def tag(self) -> Tag | None:
+        """What a later run must agree with, of a keyed job that was answered."""
+        outcome = self._outcome.result() if self._outcome.done() else None
+        return tag_of(outcome.core) if isinstance(outcome, Opened) else None
 
     def succeeded(self) -> bool:
         """Whether it is done, and the handler returned."""

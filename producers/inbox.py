@@ -119,7 +119,7 @@ class Inbox:
         try:
             self._settle(handle, message)
         except KeyConflict as conflict:
-            self._close(handle, handle.keyed.conflict() if handle.keyed is not None else conflict)
+            self._close(handle, handle.keyed.conflict() if handle.keyed is not None and handle.keyed.key else conflict)
         except Refusal as refusal:
             if isinstance(refusal, OtherBytes) and handle.stored_at is None:  # the digest is all that a token says
                 self._close(
@@ -192,7 +192,7 @@ class Inbox:
         try:
             self._settle(handle, message)
         except KeyConflict as conflict:
-            self._close(handle, handle.keyed.conflict() if handle.keyed is not None else conflict)
+            self._close(handle, handle.keyed.conflict() if handle.keyed is not None and handle.keyed.key else conflict)
         except BridgeError as error:
             _log.warning("result_ignored", queue=handle.key.queue, job=handle.id, cause=type(error).__name__)
             self._meter.count(metrics.RESULTS_REFUSED, handle.key.queue, type(error).__name__)

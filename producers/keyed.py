@@ -40,7 +40,8 @@ class Keyed:
 
     job: JobKey
     tag: Tag
-    key: str = field(repr=False)
+    key: str = field(default="", repr=False)
+    """Empty where it is not known: a token does not hold it."""
 
     def again(self, generation: int) -> Keyed:
         """Another run of it."""

@@ -12,7 +12,7 @@ from bridge.cli.who import connect_soon
 from bridge.clock import now_ms
 from bridge.envelope import Opened, Opener
 from bridge.errors import ConfigurationError, FencePoisoned, Refusal, UsageError, WrongSubject
-from bridge.fence import authenticate_answer
+from bridge.fence import Tag, authenticate_answer, tag_of
 from bridge.job import Failure, JobToken, Status, decode
 from bridge.member import Member
 from bridge.subjects import PRIORITIES, JobKey
@@ -63,23 +63,38 @@ async def look(folder: Path, token: JobToken, generation: int | None = None) -> 
     async with await connect_soon(member.connection, member.identity.nkey_seed, folder, "bunny") as transport:
         # The job first: should it be done between the two, its result is seen.
         stored = await _stored(transport, token.key)
-        standing = await transport.lookup(subjects.results_stream(token.queue), subjects.result(token.key))
+        newest = token.generation
         if generation is None and stored is None:
             newest = await generations.newest(transport, token.key)
-            if newest > token.generation:
-                token = token._replace(generation=newest)
-                standing = await transport.lookup(subjects.results_stream(token.queue), subjects.result(token.key))
-    if standing is not None:
+        result = None
         try:
-            found = authenticate_answer(
-                opener, standing.data, "result", token.key, bytes.fromhex(token.digest), settings.workers, now_ms()
-            )
-            return _ended(token, opener.open(found))
-        except Refusal as refusal:
-            raise FencePoisoned(
-                f"job {token.key.job_id} on {token.queue}: a result stands that does not verify ({refusal.name})"
-            ) from None
+            result = await _answer(transport, opener, token, settings.workers)
+        except FencePoisoned:
+            if newest == token.generation:
+                raise
+        if newest > token.generation:
+            tag = tag_of(result.core) if result is not None else None
+            token = token._replace(generation=newest)
+            result = await _answer(transport, opener, token, settings.workers, tag)
+    if result is not None:
+        return _ended(token, result)
     return State(token, "unknown") if stored is None else _queued(token, opener, stored.data)
+
+
+async def _answer(
+    transport: Transport, opener: Opener, token: JobToken, workers: str, tag: Tag | None = None
+) -> Opened | None:
+    """The result that stands for a job."""
+    key, digest = token.key, bytes.fromhex(token.digest)
+    standing = await transport.lookup(subjects.results_stream(key.queue), subjects.result(key))
+    if standing is None:
+        return None
+    try:
+        return opener.open(authenticate_answer(opener, standing.data, "result", key, digest, workers, now_ms(), tag))
+    except Refusal as refusal:
+        raise FencePoisoned(
+            f"job {key.job_id} on {key.queue}: a result stands that does not verify ({refusal.name})"
+        ) from None
 
 
 async def _stored(transport: Transport, key: JobKey) -> Message | None:

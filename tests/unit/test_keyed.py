@@ -366,7 +366,9 @@ async def test_a_key_that_failed_stays_failed_until_it_is_asked_to_run_again() -
         for _ in range(2):
             again = await relay.submit("thumbs", "resize", None, key="order-42", retry_failed=True)
             assert await again.result() == 2
-        assert (await relay.attach(first.token)).token.generation == 2
+        attached = await relay.attach(first.token)
+        assert attached.token.generation == 2
+        assert await attached.result() == 2
         with pytest.raises(KeyConflict):
             await relay.submit("thumbs", "resize", 1, key="order-42", retry_failed=True)
     assert runs == [0, 1, 2]
