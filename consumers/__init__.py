@@ -22,9 +22,21 @@ if getattr(bridge, "HOME", None) is None:
     )
 
 from bridge.job import Content, Kind
+from consumers.children import WorkerProcessDied
 from consumers.handlers import Job
 from consumers.limits import Backoff
 from consumers.verdict import Cancelled, Reject, Retry, Snooze
 from consumers.worker import Worker
 
-__all__ = ["Backoff", "Cancelled", "Content", "Job", "Kind", "Reject", "Retry", "Snooze", "Worker"]
+__all__ = [
+    "Backoff",
+    "Cancelled",
+    "Content",
+    "Job",
+    "Kind",
+    "Reject",
+    "Retry",
+    "Snooze",
+    "Worker",
+    "WorkerProcessDied",
+]

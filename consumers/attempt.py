@@ -6,7 +6,10 @@ import asyncio
 import contextvars
 import inspect
 import time
+from collections.abc import Awaitable, Callable
 from concurrent.futures import Executor as ThreadPool
+from functools import partial
+from typing import Any
 
 import structlog
 
@@ -17,7 +20,9 @@ from bridge.job import decode, encode
 from bridge.signals import Operation, Signals, about, metrics
 from consumers.cancels import Cancels
 from consumers.case import Case
+from consumers.children import Children, HandlerFailed, WorkerProcessDied
 from consumers.handlers import Handler, Job, moment
+from consumers.isolation import names
 from consumers.limits import Backoff, backoff
 from consumers.progress import Reports
 from consumers.verdict import Cancelled, Done, Reject, Retry, Snooze, TooLate, Verdict
@@ -33,22 +38,31 @@ class Attempts:
         cancels: Stops handlers of jobs that are cancelled.
         reports: Tells how far handlers are.
         threads: Where plain functions run.
+        children: Where isolated ones run.
         signals: Where measurements and spans go.
     """
 
     def __init__(
-        self, opener: Opener, cancels: Cancels, reports: Reports, threads: ThreadPool, signals: Signals
+        self,
+        opener: Opener,
+        cancels: Cancels,
+        reports: Reports,
+        threads: ThreadPool,
+        children: Children,
+        signals: Signals,
     ) -> None:
         self._opener = opener
         self._cancels = cancels
         self._reports = reports
         self._threads = threads
+        self._children = children
         self._meter, self._tracer = signals.meter, signals.tracer
 
     async def run(self, case: Case, handler: Handler) -> Verdict:
         """Open the arguments and run the handler: one attempt, one verdict. Only cancelling stops it."""
         try:
-            args = decode(self._opener.open(case.job).content, handler.args)
+            content = self._opener.open(case.job).content
+            args = content if handler.isolation is not None else decode(content, handler.args)
         except Refusal as refusal:
             return Reject(str(refusal), type=refusal.name)
         except InvalidArguments as error:
@@ -81,21 +95,31 @@ class Attempts:
         begun, ended = time.monotonic(), "CancelledError"  # unless it comes to a verdict
         try:
             with case.span.current(), self._cancels.running(case):
-                verdict, ended = await self._outcome(case, handler, (args, job) if handler.takes_job else (args,))
+                verdict, ended = await self._outcome(case, handler, args, job)
             return verdict
         finally:
             report.over = True
             case.span.end(ended)
             self._meter.time(metrics.RUN_TIME, time.monotonic() - begun, case.queue, core.kind)
 
-    async def _outcome(self, case: Case, handler: Handler, arguments: tuple[object, ...]) -> tuple[Verdict, str]:
+    async def _outcome(self, case: Case, handler: Handler, args: Any, job: Job) -> tuple[Verdict, str]:
         """Run a handler: the verdict, and the name of what it raised."""
+        if handler.isolation is None:
+            return await self._timed(case, handler, partial(self._call, handler, args, job))
+        try:
+            async with self._children.one(handler.isolation) as child:  # its start is not the handler's time
+                call = partial(child.run, job, args, case.settings.max_payload)
+                return await self._timed(case, handler, call)
+        except WorkerProcessDied as error:
+            return self._failed(case, handler, error)
+
+    async def _timed(self, case: Case, handler: Handler, call: Callable[[], Awaitable[Any]]) -> tuple[Verdict, str]:
         late = (case.core.expires - now_ms()) / 1000
         limit = min(late, handler.limits.timeout_s or late)
         case.starts(limit)
         try:
             async with case.stop, asyncio.timeout(limit) as clock:
-                value = await self._call(handler, arguments)
+                value = await call()
         except Cancelled as cancelled:
             if case.stop.reason is None:  # the handler's own idea
                 return self._failed(case, handler, cancelled)
@@ -119,6 +143,8 @@ class Attempts:
                 raise
             words = "the handler was cancelled from within"
             return self._again(case, handler, None, "CancelledError", words), "CancelledError"
+        except HandlerFailed as failure:
+            return self._failed_apart(case, handler, failure)
         except (Exception, SystemExit) as error:
             return self._failed(case, handler, error)
         try:
@@ -144,7 +170,8 @@ class Attempts:
             self._tracer.start(Operation.RECEIVE, destination, seen, parent=core.traceparent, start_ms=issued).end()
         case.span = self._tracer.start(Operation.PROCESS, destination, seen, parent=core.traceparent)
 
-    async def _call(self, handler: Handler, arguments: tuple[object, ...]) -> object:
+    async def _call(self, handler: Handler, args: Any, job: Job) -> object:
+        arguments = (args, job) if handler.takes_job else (args,)
         if handler.is_async:
             value = handler.function(*arguments)
         else:
@@ -159,6 +186,11 @@ class Attempts:
         if isinstance(error, handler.limits.final):
             return Reject(_text(error), type=name), name
         return self._again(case, handler, None, name, _text(error)), name
+
+    def _failed_apart(self, case: Case, handler: Handler, failure: HandlerFailed) -> tuple[Verdict, str]:
+        if failure.kinds & names(handler.limits.final):
+            return Reject(failure.message, type=failure.type), failure.type
+        return self._again(case, handler, None, failure.type, failure.message), failure.type
 
     def _again(self, case: Case, handler: Handler, after: float | None, type_: str, message: str) -> Verdict:
         if case.attempt >= (handler.limits.max_attempts or case.settings.max_attempts):

@@ -11,12 +11,14 @@ from typing import Any, Final
 
 from bridge.errors import ConfigurationError
 from bridge.job import Kind
+from consumers.isolation import Isolation
 from consumers.limits import Limits
 from consumers.stop import Stop
 from consumers.verdict import Cancelled
 
 Function = Callable[..., Any]
 _NONE: Final = Limits()
+_PLAIN: Final = ("queue", "kind", "id", "generation", "producer", "attempt", "max_attempts", "traceparent")
 
 
 class _Told:
@@ -89,6 +91,17 @@ class Job:
         """Whether a failure now is final."""
         return self.attempt >= self.max_attempts
 
+    def plain(self) -> dict[str, Any]:
+        """As JSON, for the process of an isolated handler."""
+        moments = {"issued": self.issued.isoformat(), "deadline": self.deadline.isoformat()}
+        return {**{name: getattr(self, name) for name in _PLAIN}, **moments}
+
+    @classmethod
+    def from_plain(cls, plain: dict[str, Any], report: Callable[[float, str], None]) -> Job:
+        """Read what `plain` made, and tell progress to ``report``."""
+        moments = {name: datetime.fromisoformat(plain[name]) for name in ("issued", "deadline")}
+        return cls(**{**plain, **moments}, _report=report)
+
 
 @dataclass(frozen=True, slots=True)
 class Handler:
@@ -102,6 +115,8 @@ class Handler:
     takes_job: bool
     is_async: bool
     limits: Limits = field(default_factory=Limits)
+    isolation: Isolation | None = None
+    """Of what runs in a process of its own."""
 
 
 class Handlers:
@@ -111,7 +126,13 @@ class Handlers:
         self._handlers: dict[tuple[str, str], Handler] = {}
 
     def add(
-        self, queue: str, kind: str, function: Function, contract: Kind[Any, Any] | None = None, limits: Limits = _NONE
+        self,
+        queue: str,
+        kind: str,
+        function: Function,
+        contract: Kind[Any, Any] | None = None,
+        limits: Limits = _NONE,
+        isolation: Isolation | None = None,
     ) -> None:
         """Register ``function``.
 
@@ -122,12 +143,12 @@ class Handlers:
         name = f"handler {getattr(function, '__qualname__', repr(function))} of {queue}/{kind}"
         if (queue, kind) in self._handlers:
             raise ConfigurationError(f"{name}: the kind has a handler already; remove one of them")
-        handler = _inspect(name, queue, kind, function)
+        handler = read(name, queue, kind, function)
         if contract is not None and handler.args != contract.args:
             raise ConfigurationError(
                 f"{name}: takes {_type_name(handler.args)}, but its Kind says {_type_name(contract.args)}"
             )
-        self._handlers[queue, kind] = replace(handler, limits=limits)
+        self._handlers[queue, kind] = replace(handler, limits=limits, isolation=isolation)
 
     def get(self, queue: str, kind: str) -> Handler | None:
         """The handler of a kind, or None."""
@@ -142,7 +163,12 @@ class Handlers:
         return sorted({queue for queue, _ in self._handlers})
 
 
-def _inspect(name: str, queue: str, kind: str, function: Function) -> Handler:
+def read(name: str, queue: str, kind: str, function: Function) -> Handler:
+    """What a function's signature says.
+
+    Raises:
+        ConfigurationError: It is no handler's.
+    """
     try:
         parameters = list(inspect.signature(function, eval_str=True).parameters.values())
     except NameError as error:

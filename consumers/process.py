@@ -12,7 +12,7 @@ from typing import Final, Protocol
 
 import structlog
 
-from bridge.errors import BridgeError
+from bridge.errors import BridgeError, ConfigurationError
 
 THREAD_NAME: Final = "handler"
 """What the names of the threads begin with that plain handlers run in."""
@@ -38,6 +38,10 @@ class Runnable(Protocol):
 
 def main(worker: Runnable) -> None:
     """Run a worker until a signal, and exit. See `consumers.Worker.main`."""
+    if getattr(sys.modules["__main__"], "IS_CHILD", False):  # of `consumers.child`, which imports the handler's module
+        raise ConfigurationError(
+            'importing this module starts the worker; let it do so under if __name__ == "__main__"'
+        )
     code = 0
     try:
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:

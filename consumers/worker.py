@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, TypeVar, overload
 
 import structlog
 
@@ -30,9 +30,11 @@ from bridge.trust import Trust
 from consumers import process
 from consumers.attempt import Attempts
 from consumers.cancels import Cancels
+from consumers.children import Children
 from consumers.execute import Judge
 from consumers.handlers import Function, Handlers, Job
 from consumers.intake import Intake
+from consumers.isolation import Isolation
 from consumers.leasethread import Connect, LeaseThread, renewing
 from consumers.limits import Backoff, Limits
 from consumers.progress import Reports
@@ -120,6 +122,9 @@ class Worker:
         backoff: Backoff | None = None,
         timeout: float | timedelta | None = None,
         final: tuple[type[BaseException], ...] = (),
+        isolation: Literal["process"] | None = None,
+        memory: int | None = None,
+        recycle: int | None = None,
     ) -> _Register[A, R]: ...
     @overload
     def handler(
@@ -132,6 +137,9 @@ class Worker:
         backoff: Backoff | None = None,
         timeout: float | timedelta | None = None,
         final: tuple[type[BaseException], ...] = (),
+        isolation: Literal["process"] | None = None,
+        memory: int | None = None,
+        recycle: int | None = None,
     ) -> Callable[[F], F]: ...
 
     def handler(
@@ -144,6 +152,9 @@ class Worker:
         backoff: Backoff | None = None,
         timeout: float | timedelta | None = None,
         final: tuple[type[BaseException], ...] = (),
+        isolation: Literal["process"] | None = None,
+        memory: int | None = None,
+        recycle: int | None = None,
     ) -> Any:
         """Register a function for a kind of job, as ``(queue, kind)`` or a typed `Kind`.
 
@@ -159,6 +170,11 @@ class Worker:
             timeout: Seconds from the start of an attempt to its end; the attempt fails with ``HandlerTimeout``. A job's
                 deadline ends it in any case. A plain function cannot be stopped: its thread goes on, unheeded.
             final: Exceptions that trying again does not mend.
+            isolation: ``"process"`` runs the function in a process of its own, which imports it: for what may crash,
+                leak, or keep Python's global lock. What ends the process ends the attempt, with ``WorkerProcessDied``.
+                Past its time it gets SIGTERM, and SIGKILL 3 s later. Hooks do not run there.
+            memory: With it: bytes of addresses that such a process may use.
+            recycle: With it: jobs after which another process takes its place; None is 100.
 
         Raises:
             ConfigurationError: The function is no handler, a limit cannot be, or the kind has a handler.
@@ -166,11 +182,14 @@ class Worker:
         if not isinstance(queue, (str, Kind)) or (isinstance(queue, str) and not kind):
             raise ConfigurationError("a handler is registered as @worker.handler(queue, kind), or with a Kind")
         limits = Limits(max_attempts, backoff, timeout, final)
+        if isolation not in (None, "process") or (isolation is None and not memory is recycle is None):
+            raise ConfigurationError("isolation is 'process' or None; memory and recycle are for a process")
         contract = queue if isinstance(queue, Kind) else None
         queue, kind = (queue.queue, queue.name) if isinstance(queue, Kind) else (queue, kind)
 
         def register(function: F) -> F:
-            self._handlers.add(queue, kind, function, contract, limits)
+            apart = None if isolation is None else Isolation.of(function, memory, recycle)
+            self._handlers.add(queue, kind, function, contract, limits, apart)
             return function
 
         return register
@@ -266,12 +285,13 @@ class Worker:
     ) -> None:
         worker = _UNSAFE.sub("-", f"{socket.gethostname()}-{os.getpid()}")[-128:].lstrip("-._")
         sealer = Sealer(identity)
+        children = Children(self.concurrency)
         threads = ThreadPoolExecutor(self.concurrency, thread_name_prefix="handler")
         try:
             queues = self._queues(connection)
             cancels = Cancels(opener, transport, signals.meter)
             reports = Reports(sealer, opener, transport, worker)
-            attempts = Attempts(opener, cancels, reports, threads, signals)
+            attempts = Attempts(opener, cancels, reports, threads, children, signals)
             judge = Judge(opener, sealer, transport, self._handlers, attempts, cancels, worker)
             settler = Settler(judge, sealer, opener, transport, worker, signals)
             self._intake = Intake(
@@ -296,6 +316,7 @@ class Worker:
                 await _call(self._shutdown)
         finally:
             threads.shutdown(wait=False, cancel_futures=True)
+            await children.close()
 
     @property
     def serving(self) -> bool:
@@ -318,6 +339,8 @@ class Worker:
         if not self._handlers.queues:
             raise ConfigurationError("the worker has no handler; register one with @worker.handler(queue, kind)")
         for handler in self._handlers:
+            if handler.isolation is not None:
+                handler.isolation.check(handler.function)
             if handler.queue not in granted:
                 raise ConfigurationError(
                     f"{connection.identity} does not work queue {handler.queue!r}; "

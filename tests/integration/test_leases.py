@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
+import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -26,9 +28,11 @@ from bridge.transport import Delivery, Transport
 from consumers import Job, Worker
 from consumers.leasethread import Connect
 from producers import Producer
+from tests import isolated
 from tests.fleet import until
 from tests.support import POLICY, connected, running_bridge
 
+ROOT = Path(__file__).resolve().parents[2]
 SHORT = POLICY.replace("    kinds: [resize, probe]\n", "    kinds: [resize, probe]\n    ack_wait: 1s\n")
 
 
@@ -131,6 +135,37 @@ async def test_a_handler_that_blocks_its_loop_for_four_ack_waits_runs_once(
         assert sorted(begun) == [("block", 1), ("block", 1), ("compute", 1)]
         assert await deliveries(bridge) == (3, 0)
     assert "event_loop_blocked" in capsys.readouterr().err
+
+
+async def test_a_handler_that_keeps_the_global_lock_in_a_process_runs_once(tmp_path: Path) -> None:
+    notes = tmp_path / "notes"
+    worker = Worker()
+    worker.handler("thumbs", "resize", isolation="process")(isolated.keeps_the_lock)  # for three ack waits
+    async with running_bridge(tmp_path, SHORT) as bridge, Producer.open(bridge.identity("alpha")) as alpha:
+        async with serving(bridge, worker):
+            handle = await alpha.submit("thumbs", "resize", str(notes))
+            assert await handle.result(int, timeout=60) == 1
+        assert notes.read_text() == "1\n"
+        assert await deliveries(bridge) == (1, 0)
+
+
+async def test_a_worker_that_is_killed_takes_its_handlers_with_it(tmp_path: Path) -> None:
+    notes = tmp_path / "notes"
+    async with running_bridge(tmp_path, SHORT) as bridge, Producer.open(bridge.identity("alpha")) as alpha:
+        environment = {**os.environ, "BUNNY_IDENTITY": str(bridge.identity("bunny")), "PYTHONPATH": str(ROOT)}
+        command = (sys.executable, "-m", "tests.isolated")  # with the event loop, and the names, of a real program
+        process = await asyncio.create_subprocess_exec(*command, env=environment)
+        try:
+            done = await alpha.submit("thumbs", "resize", {"width": 1})
+            assert await done.result(timeout=30) == {"width": 2, "attempt": 1}
+            await alpha.submit("thumbs", "probe", str(notes))
+            await until(lambda: notes.exists() and notes.read_text().endswith("\n"), 30)
+            child = int(notes.read_text())
+            assert not isolated.gone(child)
+        finally:
+            process.kill()
+            await process.wait()
+        await until(lambda: isolated.gone(child))  # amid a call that never returns to Python
 
 
 async def test_what_lay_unread_while_the_loop_was_blocked_is_left_to_who_has_it_now(
