@@ -151,9 +151,10 @@ class Handle(Generic[R]):
     async def cancel(self, reason: str = "", *, timeout: float | timedelta = CANCEL_TIMEOUT_S) -> None:
         """Ask for the job not to be done, or not to its end.
 
-        It returns once the local server has stored the request. A job that waits never starts then; of one that runs,
-        a coroutine is cancelled and a plain function told. `result` says what came of it: it raises `JobCancelled`, or
-        does as ever where the job was done first. Asking twice, or for a job that is done, changes nothing.
+        It returns once the local server has stored the request. A job that waits never starts then, and is answered
+        when its time, or its next attempt, has come; of one that runs, a coroutine is cancelled and a plain function
+        told. `result` says what came of it: it raises `JobCancelled`, or does as ever where the job was done first.
+        Asking twice, or for a job that is done, changes nothing.
 
         Args:
             reason: For the worker and whoever waits for the result, sealed; at most 200 characters.

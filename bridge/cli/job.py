@@ -1,4 +1,4 @@
-"""``bunny job``: what became of a job."""
+"""``bunny job``: what became of a job, and to have it cancelled."""
 
 from __future__ import annotations
 
@@ -32,6 +32,7 @@ def register(app: typer.Typer) -> None:
     job.command(
         "wait", epilog=example("bunny job wait $TOKEN", "bunny job wait $TOKEN --timeout 60s --out result.bin")
     )(wait)
+    job.command("cancel", epilog=example("bunny job cancel $TOKEN --reason 'no longer wanted'"))(cancel)
     app.add_typer(job, name="job")
 
 
@@ -44,8 +45,8 @@ def show(
 ) -> None:
     """Show a job's state, from what its producer and worker signed.
 
-    queued: stored, and no result yet, so it waits or runs. succeeded, failed, expired: its result stands, and was
-    verified. unknown: neither is here; the result may be on its way, or too old.
+    queued: stored, and no result yet, so it waits or runs. succeeded, failed, expired, cancelled: its result stands,
+    and was verified. unknown: neither is here; the result may be on its way, or too old.
     """
     parsed = JobToken.parse(token)
     out, state = Out(as_json), run(look(_producer(parsed, identity, folder), parsed, generation))
@@ -73,7 +74,7 @@ def wait(
 ) -> None:
     """Wait for a job's result and print it: JSON to read, anything else as its bytes.
 
-    The exit code is 5 if the job failed, was too late, or gave no result in time.
+    The exit code is 5 if the job failed, was cancelled or too late, or gave no result in time.
     """
     parsed = JobToken.parse(token)
     limit = seconds("--timeout", timeout)
@@ -85,6 +86,36 @@ async def _wait(folder: Path, token: JobToken, generation: int | None, timeout: 
     async with producing(folder) as producer:
         job = await producer.attach(token, generation=generation)
         return await job.result(Content, timeout=timeout)
+
+
+def cancel(
+    token: Token,
+    reason: Annotated[
+        str, typer.Option(help="Why; sealed, for its worker and whoever waits for it.", show_default=False)
+    ] = "",
+    generation: Generation = None,
+    identity: IdentityFolder = None,
+    folder: BridgeFolder = None,
+    as_json: AsJson = False,
+) -> None:
+    """Ask for a job not to be done, or not to its end.
+
+    If it waits it never starts; if it runs its handler is told. What is done stays done. `bunny job wait` says which.
+    """
+    parsed = JobToken.parse(token)
+    asked = run(_cancel(_producer(parsed, identity, folder), parsed, generation, reason))
+    out = Out(as_json)
+    out.say(f"asked; `bunny job wait {token}` says what came of it" if asked else "done already: nothing was asked")
+    out.result({"token": token, "asked": asked})
+
+
+async def _cancel(folder: Path, token: JobToken, generation: int | None, reason: str) -> bool:
+    async with producing(folder) as producer:
+        job = await producer.attach(token, generation=generation)
+        done = job.done()
+        if not done:
+            await job.cancel(reason)
+        return not done
 
 
 def _producer(token: JobToken, identity: Path | None, folder: Path | None) -> Path:
@@ -107,4 +138,5 @@ def _about(state: State) -> dict[str, Any]:
         "content_type": state.content_type,
         "bytes": state.size,
         "error": state.error,
+        "reason": state.reason,
     }

@@ -26,7 +26,7 @@ class State:
 
     token: JobToken
     state: str
-    """``queued``, ``succeeded``, ``failed``, ``expired`` or ``unknown``."""
+    """``queued``, ``succeeded``, ``failed``, ``expired``, ``cancelled`` or ``unknown``."""
     kind: str | None = None
     submitted: str | None = None
     deadline: str | None = None
@@ -36,6 +36,8 @@ class State:
     content_type: str | None = None
     size: int | None = None
     error: str | None = None
+    reason: str | None = None
+    """Of a cancel."""
 
 
 async def look(folder: Path, token: JobToken, generation: int | None = None) -> State:
@@ -118,10 +120,13 @@ def _queued(token: JobToken, opener: Opener, data: bytes) -> State:
 
 
 def _ended(token: JobToken, result: Opened) -> State:
-    error = None
+    error = reason = None
     if result.status is Status.FAILED:
         failure = decode(result.content, Failure)
         error = f"{failure.type}: {failure.message}"
+    elif result.status is Status.CANCELLED:
+        reason = decode(result.content, str)
+    told = error is None and reason is None
     core = result.core
     return State(
         token,
@@ -130,9 +135,10 @@ def _ended(token: JobToken, result: Opened) -> State:
         worker=core.worker,
         attempt=core.attempt,
         answered=_iso(core.issued),
-        content_type=result.content.content_type if error is None else None,
-        size=len(result.content.body) if error is None else None,
+        content_type=result.content.content_type if told else None,
+        size=len(result.content.body) if told else None,
         error=error,
+        reason=reason,
     )
 
 

@@ -137,6 +137,28 @@ def test_a_job_that_fails_and_one_that_is_late(tmp_path: Path) -> None:
             assert (counts["pending"], counts["dead"], counts["results"]) == (0, 2, 2)
 
 
+def test_a_job_that_is_cancelled(tmp_path: Path) -> None:
+    with bridge(tmp_path):
+        token = submit(tmp_path, "resize", '{"width": 1}')
+        asked = bunny("job cancel", tmp_path, token, "--reason", "no \x1b[31mlonger\x07 wanted").out
+        assert asked == f"asked; `bunny job wait {token}` says what came of it\n"
+        assert bunny("job cancel --json", tmp_path, token).json == {"token": token, "asked": True}
+        assert bunny("job show --json", tmp_path, token).json["state"] == "queued"
+        with working("app:bunny", tmp_path):
+            waited = bunny("job wait --json", tmp_path, token, code=5)
+            assert waited.json["error"] == "JobCancelled"
+            assert "\x1b" not in waited.err
+            shown = bunny("job show --json", tmp_path, token).json
+            assert (shown["state"], shown["error"]) == ("cancelled", None)
+            assert shown["reason"] == "no \x1b[31mlonger\x07 wanted"
+            assert "\x1b" not in bunny("job show", tmp_path, token).out
+            assert bunny("job cancel --json", tmp_path, token).json == {"token": token, "asked": False}
+            counts = bunny("queue show thumbs --json", tmp_path).json
+            assert (counts["pending"], counts["dead"], counts["results"]) == (0, 0, 1)
+        gone = bunny("job cancel", tmp_path, token.replace(token.split(".")[2], "0" * 24), code=1)
+        assert "not stored: its result is on its way or too old" in gone.error
+
+
 def test_bytes_files_and_standard_input(tmp_path: Path) -> None:
     data = os.urandom(1000)
     (tmp_path / "data.bin").write_bytes(data)
