@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, cast
 
 import typer
 
@@ -16,6 +17,7 @@ from bridge.cli.results import print_result
 from bridge.cli.who import IdentityFolder, choose, producing, seconds
 from bridge.errors import InvalidArguments, UsageError
 from bridge.job import Content
+from producers.terms import PRIORITIES, Priority, Terms
 
 AFTER_S: Final = 5.0
 """How long after a deadline that was asked for a result is waited for: it is a worker that says it was too late."""
@@ -31,6 +33,7 @@ def register(app: typer.Typer) -> None:
             """bunny submit thumbnails resize '{"width": 320, "height": 200}' --wait""",
             "bunny submit thumbnails resize @args.json --deadline 5m",
             "bunny submit thumbnails probe --file photo.jpg --key photo-17",
+            "bunny submit thumbnails resize @args.json --delay 10m",
         )
     )(submit)
 
@@ -49,6 +52,12 @@ def submit(
         str | None,
         typer.Option(metavar="DURATION", help="After which it is not started.", show_default="the queue's"),
     ] = None,
+    delay: Annotated[
+        str | None, typer.Option(metavar="DURATION", help="Before which it is not started.", show_default="at once")
+    ] = None,
+    priority: Annotated[
+        str, typer.Option(metavar="PRIORITY", help=f"One of {', '.join(PRIORITIES)}: which go first, by weight.")
+    ] = "normal",
     key: Annotated[
         str | None,
         typer.Option("--key", help="What it is the same job by: again, and it is found.", show_default=False),
@@ -74,6 +83,7 @@ def submit(
         raise UsageError("--out names where the result goes, so it needs --wait")
     value = file.read_bytes() if file is not None else _read(args)
     limit = seconds("--deadline", deadline)
+    terms = Terms(limit, cast(Priority, priority), seconds("--delay", delay))
     place = choose(
         identity,
         folder,
@@ -82,7 +92,7 @@ def submit(
         have=lambda c: [name for name, settings in c.queues.items() if c.identity in settings.producers],
     )
     out = Out(as_json)
-    token, content = run(_submit(place, queue, kind, value, limit, key, retry_failed, wait))
+    token, content = run(_submit(place, queue, kind, value, terms, key, retry_failed, wait))
     if content is None:
         out.say(token)
         out.result({"token": token})
@@ -95,18 +105,27 @@ async def _submit(
     queue: str,
     kind: str,
     value: object,
-    deadline: float | None,
+    terms: Terms,
     key: str | None,
     retry_failed: bool,
     wait: bool,
 ) -> tuple[str, Content | None]:
     async with producing(folder) as producer:
-        job = await producer.submit(queue, kind, value, deadline=deadline, key=key, retry_failed=retry_failed)
+        job = await producer.submit(
+            queue,
+            kind,
+            value,
+            deadline=terms.deadline,
+            priority=terms.priority,
+            delay=terms.delay,
+            key=key,
+            retry_failed=retry_failed,
+        )
         if not wait:
             return str(job.token), None
         # Before waiting: whoever interrupts that, or whose job fails, still has the token.
         sys.stderr.write(f"{job.token}\n")
-        patience = None if deadline is None else deadline + AFTER_S
+        patience = None if terms.deadline is None else _seconds(terms.delay) + _seconds(terms.deadline) + AFTER_S
         most = "" if patience is None else f", {patience:g} s at most"
         words = f"waiting for its result{most}; ^C ends the waiting\n"
         waiting = asyncio.get_running_loop().call_later(QUIET_S, sys.stderr.write, words)
@@ -114,6 +133,10 @@ async def _submit(
             return str(job.token), await job.result(Content, timeout=patience)
         finally:
             waiting.cancel()
+
+
+def _seconds(duration: float | timedelta | None) -> float:
+    return duration.total_seconds() if isinstance(duration, timedelta) else duration or 0.0
 
 
 def _read(args: str) -> Any:  # noqa: ANN401  # a JSON value

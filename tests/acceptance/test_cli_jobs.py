@@ -115,6 +115,20 @@ def test_a_job_from_queued_to_its_result(tmp_path: Path) -> None:
             assert "application/json" in done
 
 
+def test_a_job_with_a_time_and_one_of_high_priority(tmp_path: Path) -> None:
+    with bridge(tmp_path):
+        later = submit(tmp_path, "resize", '{"width": 2}', "--delay", "1s")
+        high = submit(tmp_path, "resize", '{"width": 1}', "--priority", "high")
+        assert bunny("queue show thumbs --json", tmp_path).json["delayed"] == 1
+        with working("app:bunny", tmp_path):
+            assert json.loads(bunny("job wait", tmp_path, high).out)["width"] == 2
+            assert json.loads(bunny("job wait", tmp_path, later).out)["width"] == 4
+        wrong = bunny("submit thumbs resize 1 --priority urgent --identity .bunny/identities/alpha", tmp_path, code=1)
+        assert "say one of high, normal, low" in wrong.error
+        both = "submit thumbs resize 1 --delay 1s --priority low --identity .bunny/identities/alpha"
+        assert "leave the priority out" in bunny(both, tmp_path, code=1).error
+
+
 def test_a_job_that_fails_and_one_that_is_late(tmp_path: Path) -> None:
     with bridge(tmp_path):
         late = submit(tmp_path, "resize", '{"width": 1}', "--deadline", "1ms")
