@@ -7,6 +7,7 @@ Two transports implement it, `bridge.jetstream` and `bridge.memory`, and one con
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, Protocol, TypeAlias
@@ -37,6 +38,10 @@ class Delivery:
     ack_subject: str
     delivered: int
     """How many times the broker says it delivered it, from 1. Untrusted: it only forces look-ups."""
+    doubtful: bool = False
+    """Whether the broker may have forgotten that it delivered it before. It forces look-ups as well."""
+    sent: float = math.inf
+    """By `time.monotonic`, when it was sent at the earliest, if it comes so late that it had been given up for lost."""
 
 
 @dataclass(frozen=True, slots=True)

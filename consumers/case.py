@@ -81,7 +81,7 @@ class Case:
     @property
     def must_look(self) -> bool:
         """Whether a result may stand: orders and keyed jobs may come again once they are done, and nothing says so."""
-        return self.seen_before or self.replay is not None or bool(self.core.args_tag)
+        return self.seen_before or self.delivery.doubtful or self.replay is not None or bool(self.core.args_tag)
 
     @property
     def seen_before(self) -> bool:

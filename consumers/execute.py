@@ -6,6 +6,7 @@ subject have been checked; and what may have run before is looked up at the fenc
 
 from __future__ import annotations
 
+import time
 from typing import Final, Literal
 
 import structlog
@@ -30,6 +31,8 @@ FUTURE_DELAY_S: Final = 60.0
 """How long a job from the future waits: clocks are put right by people, within minutes."""
 TROUBLE_DELAY_S: Final = 5.0
 """How long a job waits while the local broker does not answer."""
+LOOK_AGE_S: Final = 1.0
+"""How old a look at the fence may be when a handler starts."""
 
 _log = structlog.get_logger(__name__)
 
@@ -115,6 +118,7 @@ class Judge:
         return Answered()
 
     async def _judge(self, case: Case) -> Verdict:
+        looked = time.monotonic()
         if case.must_look and (standing := await self.standing(case)) is not None:
             return standing
         try:
@@ -131,14 +135,18 @@ class Judge:
         handler = self._handlers.get(case.queue, case.core.kind)
         if handler is None:
             return self._unknown_kind(case)
-        if case.seen_before or not case.first_counts:
+        if case.seen_before or case.delivery.doubtful or not case.first_counts:
             attempt = await self._last_start(case) + 1
             most = handler.limits.max_attempts or case.settings.max_attempts
             if attempt > most:
                 case.attempt = most
                 return Reject("its workers stopped during the last attempt", type="AttemptsExhausted")
-            await self.record_start(case, attempt)
+            if attempt > 1 or not case.first_counts:
+                await self.record_start(case, attempt)
             case.attempt = attempt
+            # An outage may lie between the look and the start, and another worker may have done the job meanwhile.
+            if time.monotonic() - looked > LOOK_AGE_S and (standing := await self.standing(case)) is not None:
+                return standing
         else:
             case.attempt = 1
         return await self._attempts.run(case, handler)
@@ -153,7 +161,7 @@ class Judge:
         """The attempt that was last recorded; a first delivery that counts as one records nothing."""
         message = await self._transport.lookup(subjects.starts_stream(case.queue), subjects.start(case.key))
         if message is None:
-            return int(case.first_counts)
+            return int(case.first_counts and case.seen_before)
         try:
             return self._answer(case, message.data, "start").core.attempt
         except Refusal as refusal:

@@ -183,7 +183,7 @@ class Intake:
                 self._meter.count(metrics.DELIVERIES, lane.queue)
                 if delivery.delivered > 1:
                     self._meter.count(metrics.REDELIVERIES, lane.queue)
-                if not lane.lease.hold(delivery, self._leases.sent()):
+                if not lane.lease.hold(delivery, min(self._leases.sent(), delivery.sent)):
                     # The link, a server or this loop was away for longer than the ack wait; the job may run elsewhere.
                     _log.warning("delivery_ignored", queue=lane.queue, delivered=delivery.delivered)
                     self._meter.count(metrics.LOST_LEASES, lane.queue)

@@ -13,7 +13,7 @@ delivery                uses one credit of its lane; one too many (a request tha
 100 idle heartbeat      the lane lives
 408                     the request's time is up: its credit comes back, another is sent
 404, 409, 503, others   its credit comes back; another after a pause of 0.1 to 5 s
-two heartbeats missed   the same: the link or the server is away
+two heartbeats missed   the same: the link or the server is away; the lane is left, and what it brings is late
 denied                  the same
 connection back         every lane's credit comes back, requests are sent at once
 closed                  no more requests; what open ones still bring is nak'd, until they are over
@@ -26,8 +26,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import math
 import re
 import secrets
+import time
 from collections.abc import Mapping
 from typing import Final
 
@@ -38,6 +40,7 @@ from nats.errors import Error as NatsError
 from bridge import subjects
 from bridge.errors import NotConnected
 from bridge.jetstream.connection import Wire, log
+from bridge.jetstream.doubt import Doubts
 from bridge.jetstream.pauses import Pauses
 from bridge.jetstream.settle import NAK, delivered, is_ack_subject, settle
 from bridge.transport import Delivery, Message
@@ -55,11 +58,17 @@ TICK_S: Final = 1.0
 LANES: Final = 4
 """Open requests at most: each is half of the credit that is left, so four cover all but a sixteenth."""
 
+LEAST_ACK_WAIT_S: Final = 1.0
+"""The shortest ack wait that a policy may have."""
+
+LISTEN_ON_S: Final = 60.0
+"""How long a lane that was given up is listened to. What comes later comes again, after its ack wait."""
+
 
 class _Lane:
     """One subscription, and the request that is open on it."""
 
-    __slots__ = ("heard", "inbox", "left", "over", "serial", "subscription")
+    __slots__ = ("given_up", "heard", "inbox", "left", "over", "serial", "subscription")
 
     def __init__(self, inbox: str) -> None:
         self.inbox = inbox
@@ -68,6 +77,7 @@ class _Lane:
         self.left = 0
         """Deliveries that the open request may still bring; 0 where none is open."""
         self.heard = 0.0
+        self.given_up = False
         self.over = 0.0
         """When no request sent on it can be waiting at a server any more."""
 
@@ -83,8 +93,11 @@ class JetStreamPull:
         self._credit = 0
         """Granted, and in no open request."""
         self._lanes: list[_Lane] = []
+        self._left: list[_Lane] = []
+        """Lanes that were given up."""
         self._arrived: asyncio.Queue[Delivery | None] = asyncio.Queue()  # None: closed
         self._wake = asyncio.Event()
+        self._doubts = Doubts()
         self._pauses = Pauses(0.1, 5.0)
         self._not_before = 0.0
         self._trouble = False
@@ -140,15 +153,23 @@ class JetStreamPull:
         while not self.ended:
             await self._wake.wait()
             self._wake.clear()
+            await self._leave_old()
             while self._wants_more() and (lane := await self._free_lane()):
                 await self._request(lane)
         # Requests cannot be taken back: listen for as long as they can be served, to hand back what comes.
         over = max((lane.over for lane in self._lanes), default=0.0)
         await asyncio.sleep(max(0.0, over - self._loop.time()))
-        for lane in self._lanes:
-            if lane.subscription is not None:
-                with contextlib.suppress(NatsError):
-                    await lane.subscription.unsubscribe()
+        for lane in (*self._lanes, *self._left):
+            await self._leave(lane)
+
+    async def _leave_old(self) -> None:
+        while self._left and self._loop.time() - self._left[0].heard > LISTEN_ON_S:
+            await self._leave(self._left.pop(0))
+
+    async def _leave(self, lane: _Lane) -> None:
+        if lane.subscription is not None:
+            with contextlib.suppress(NatsError):
+                await lane.subscription.unsubscribe()
 
     def _wants_more(self) -> bool:
         """Whether enough credit waits for a request: half of the window, since one for each job would be slow."""
@@ -204,6 +225,7 @@ class JetStreamPull:
 
     def _pause(self, reason: str) -> None:
         """Send no request for a while, and say so once."""
+        self._doubts.arise()
         pause = self._pauses.next()
         self._not_before = self._loop.time() + pause
         self._loop.call_later(pause + 0.01, self._wake.set)  # never a moment too early
@@ -220,7 +242,8 @@ class JetStreamPull:
     # --- what comes back --------------------------------------------------------------------------
 
     async def _heard(self, lane: _Lane, message: Msg) -> None:
-        lane.heard = self._loop.time()
+        if not lane.given_up:
+            lane.heard = self._loop.time()
         if message.reply:
             await self._delivered(lane, message)
         elif message.subject == f"{lane.inbox}{lane.serial}":  # else the status of a request given up before
@@ -230,6 +253,12 @@ class JetStreamPull:
         if not is_ack_subject(message.reply):
             self._log.error("delivery_with_foreign_ack_dropped", subject=message.subject)
             return
+        doubtful, sent = self._doubts.about(message.reply), math.inf
+        if lane.given_up:
+            age = min(self._loop.time() - lane.heard, self._doubts.age)
+            sent = time.monotonic() - age
+            if age >= LEAST_ACK_WAIT_S and (self._emptied or self._credit == 0):
+                return  # it may be another's by now, whose lease a nak would end
         if self._emptied or lane.left + self._credit == 0:
             await settle(self._wire, message.reply, NAK)
             return
@@ -239,7 +268,7 @@ class JetStreamPull:
         else:
             self._credit -= 1
         content = Message(message.subject, message.data, message.headers or {})
-        self._arrived.put_nowait(Delivery(content, message.reply, delivered(message.reply)))
+        self._arrived.put_nowait(Delivery(content, message.reply, delivered(message.reply), doubtful, sent))
         self._fine()
         if self._wants_more():
             self._wake.set()
@@ -264,17 +293,21 @@ class JetStreamPull:
         """Notice requests that are neither served nor refused."""
         now = self._loop.time()
         late, self._ticked = now - self._ticked > 2 * TICK_S, now
-        for lane in self._lanes:
+        for lane in list(self._lanes):
             if late:  # this process was busy or stopped: what came meanwhile has not been read yet
                 lane.heard = now
             elif lane.left and now - lane.heard > SILENCE_S:
                 self._give_back(lane)
+                self._lanes.remove(lane)
+                self._left.append(lane)
+                lane.given_up = True
                 self._pause("no heartbeat: the consumer's server or the link is away")
         if self._wants_more():
             self._wake.set()
         self._timer = self._loop.call_later(TICK_S, self._tick)
 
     def _back(self) -> None:
+        self._doubts.arise()
         for lane in self._lanes:
             self._give_back(lane)
         self._not_before = 0.0

@@ -37,6 +37,16 @@ def delivered(ack_subject: str) -> int:
     return 2
 
 
+def place(ack_subject: str) -> tuple[int, int] | None:
+    """Which delivery of its consumer this is, and when the broker stored the message; None where it cannot be read."""
+    tokens = ack_subject.split(".")
+    at = (_DELIVERED_V1 if len(tokens) == 9 else _DELIVERED_V2) + 2
+    numbers = tokens[at : at + 2]
+    if len(numbers) < 2 or not all(each.isascii() and each.isdigit() and len(each) < 20 for each in numbers):
+        return None
+    return int(numbers[0]), int(numbers[1]) // 1_000_000
+
+
 def nak(delay: float) -> bytes:
     """The words for "again after ``delay`` seconds"."""
     return NAK + b" " + json.dumps({"delay": int(delay * 1e9)}).encode() if delay > 0 else NAK

@@ -18,6 +18,7 @@ from bridge.errors import BundleExpired, ConfigurationError, DeadlineExceeded, J
 from bridge.fence import RESEND_HEADER
 from bridge.job import Content, Kind, Status
 from bridge.memory import MemoryTransport
+from bridge.memory.transport import MemoryPull
 from bridge.transport import Delivery
 from consumers import Job, Reject, Retry, Worker
 from tests.fleet import FAST, Fleet, policy, until
@@ -335,6 +336,26 @@ async def test_a_job_that_is_sent_again_after_it_was_done_is_not_worked_again() 
                 await transport.publish("JOBS_thumbs", subject, sealed.data, {RESEND_HEADER: "1"})
                 await until(lambda: not fleet.held("aws", "JOBS_thumbs"))
     assert calls == [1, 2]  # the second job looks as if it had been started before, and runs once
+    assert len(fleet.held("azure", "RESULTS_thumbs")) == 2
+
+
+async def test_what_a_broker_may_have_forgotten_is_looked_up_and_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    fleet = Fleet.make(policy(max_attempts=1))
+    worker, calls = counting()
+    get = MemoryPull.get
+
+    async def doubtful(pull: MemoryPull) -> Delivery:
+        return replace(await get(pull), doubtful=True)
+
+    monkeypatch.setattr(MemoryPull, "get", doubtful)
+    async with fleet.working(worker), fleet.producer() as relay, fleet.transport("relay") as transport:
+        await (await relay.submit("thumbs", "resize", 1)).result()
+        again = _job(fleet)
+        sealed = fleet.sealer("relay").seal(again, again.core.issued)
+        for _ in range(2):  # the second time as a server does that has lost what it had been told
+            await transport.publish("JOBS_thumbs", subjects.job(sealed.core.key, "normal"), sealed.data)
+            await until(lambda: not fleet.held("aws", "JOBS_thumbs"))
+    assert calls == [1, 1]  # each job once, as its first attempt
     assert len(fleet.held("azure", "RESULTS_thumbs")) == 2
 
 
