@@ -51,7 +51,9 @@ def audit(ledger: Ledger, strikes: Sequence[Strike]) -> list[Count]:
     """Count for each strike, and last for what was submitted before the first of them.
 
     An attempt was really interrupted if its process was killed, or a server or the link was away, after it had begun
-    and before its result had come. A job that was struck so may run once more for each time.
+    and before its result had come. A job that was struck so may run once more for each time. Where the server that
+    hands out jobs was killed, one that was under way counts as struck once even if no handler had begun: a worker may
+    hold it, and the server has forgotten that.
     """
     results: dict[int, list[tuple[float, str]]] = defaultdict(list)
     for job, at, status in ledger.results():
@@ -61,6 +63,7 @@ def audit(ledger: Ledger, strikes: Sequence[Strike]) -> list[Count]:
         effects[job].append((pid, began))
     killed = Counter(pid for strike in strikes for pid, _ in strike.killed)
     dead = {pid: at for strike in strikes for pid, at in strike.killed}
+    forgot = [(strike.struck, strike.mended) for strike in strikes if strike.forgets]
     away = [(strike.struck, strike.mended) for strike in strikes if strike.severed]
     opened = [strike.opened for strike in strikes]
     counts = [Count() for _ in range(len(strikes) + 1)]
@@ -69,6 +72,7 @@ def audit(ledger: Ledger, strikes: Sequence[Strike]) -> list[Count]:
         count, runs, answers = counts[bisect_right(opened, intended) - 1], effects[job], results[job]
         answered = answers[0][0] if answers else float("inf")
         interrupted = sum(_struck(pid, began, answered, dead, away) for pid, began in runs)
+        forgotten = sum(intended <= mended and struck <= answered for struck, mended in forgot)
         count.interrupted += interrupted
         count.again += max(0, len(runs) - 1)
         count.unknown += stored is None and refused is not None
@@ -78,7 +82,7 @@ def audit(ledger: Ledger, strikes: Sequence[Strike]) -> list[Count]:
             count.longest = max(count.longest, answered - stored if answers else 0.0)
         wrong = [status for _, status in answers if (status != SUCCEEDED) != (queue == POISON.queue)]
         count.failed += bool(wrong)
-        doubled = len(answers) > 1 or len(runs) > 1 + interrupted
+        doubled = len(answers) > 1 or len(runs) > 1 + max(interrupted, forgotten)
         count.doubled += doubled
         if (doubled or wrong or (stored is not None and not answers)) and len(count.examples) < SHOWN:
             ended = ", ".join(status for _, status in answers) or "none"

@@ -43,6 +43,8 @@ class Strike:
     """Workers, and when."""
     severed: bool = False
     """Whether whatever ran between ``struck`` and ``mended`` may have been interrupted, in any process."""
+    forgets: bool = False
+    """Whether the server that hands out jobs was killed, and so forgets to whom it gave some a moment ago."""
     noticed: float | None = None
     sign: str = ""
     first: float | None = None
@@ -183,7 +185,7 @@ async def _producer(stage: Stage, strike: Strike) -> None:
 async def _servers(stage: Stage, strike: Strike, *, leaf: bool = False, hub: bool = False) -> None:
     bridge = stage.bridge
     chosen = [server for server, wanted in ((bridge.hub, hub), (bridge.leaf, leaf)) if wanted]
-    strike.struck, strike.severed = monotonic(), True
+    strike.struck, strike.severed, strike.forgets = monotonic(), True, hub
     await asyncio.gather(*(server.kill() for server in chosen))
     await asyncio.sleep(stage.random.uniform(0.1, 1.5))  # how long it is away is part of the fault
     await asyncio.gather(*(bridge.restart(server.name) for server in chosen))
