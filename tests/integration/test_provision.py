@@ -188,7 +188,10 @@ async def test_two_provisioners_may_come_in_either_order(tmp_path: Path, first: 
 
 def test_what_is_no_plan_is_said_so(tmp_path: Path) -> None:
     path = tmp_path / "plan.json"
-    for text in ("", "[]", '{"version": 2}', '{"version": 1, "streams": {}}'):
+    for text in ("", "[]", '{"version": true, "streams": 1}', '{"version": 1, "streams": {}}'):
         path.write_text(text)
         with pytest.raises(ConfigurationError, match="bunny render"):
             load_plan(path)
+    path.write_text('{"version": 2}')
+    with pytest.raises(ConfigurationError, match=r"format version 2, .* reads version 1"):
+        load_plan(path)
