@@ -1,0 +1,67 @@
+"""Every fault of `bunny drill`, once: what a short run of it shows. `bunny drill --rounds 20` is the long one."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from bridge.cli.drill.command import CUTS_S
+from bridge.cli.drill.faults import faults
+from tests.acceptance.typed import bunny, environment
+
+TIMEOUT_S = 170.0
+GROUPS = {
+    "workers": ("worker-idle", "worker-running", "worker-before-ack", "rolling", "slow-worker", "poison"),
+    "servers": ("producer", "leaf", "hub", "both"),
+    "link": ("cut-1s", "cut-5s", "black-hole", "flaps", "slow-link", "reset"),
+    "junk": ("junk",),
+}
+NOTICED = {"worker-running", "poison", "leaf", "hub", "both", "cut-1s", "cut-5s", "flaps", "reset", "junk"}
+"""What nobody may overlook. A worker that had nothing to do need not be missed, and a slow link is no fault."""
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_nothing_is_lost_and_nothing_happens_twice(
+    group: str, tmp_path: Path, record_property: Callable[[str, object], None]
+) -> None:
+    only = [word for name in GROUPS[group] for word in ("--only", name)]
+    done = subprocess.run(
+        [sys.executable, "-m", "bridge.cli", "drill", "--json", "--rate", "60", "--junk", "3000", *only],
+        cwd=tmp_path,
+        env=environment(TMPDIR=str(tmp_path)),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT_S,
+        check=False,
+    )
+    assert "Traceback" not in done.stderr, done.stderr
+    seen = json.loads(done.stdout)
+    total = seen["total"]
+    record_property(
+        "measured",
+        f"drill, {group}: {seen['injected']} faults, {total['jobs']} jobs in {seen['seconds']} s, "
+        f"{total['lost']} lost, {total['doubled']} doubled, {total['again']} run again",
+    )
+    assert (done.returncode, total["lost"], total["doubled"], total["failed"]) == (0, 0, 0, 0), done.stdout
+    assert {fault["fault"] for fault in seen["faults"]} == set(GROUPS[group])
+    assert total["jobs"] > 100
+    for fault in seen["faults"]:
+        assert fault["problems"] == []
+        assert len(fault["first_result"]) == len(fault["drained"]) == fault["times"] == 1
+        assert len(fault["noticed"]) == 1 or fault["fault"] not in NOTICED, fault
+
+
+def test_every_fault_is_tried() -> None:
+    assert {name for names in GROUPS.values() for name in names} == {fault.name for fault in faults(list(CUTS_S))}
+
+
+def test_what_cannot_be_drilled(tmp_path: Path) -> None:
+    assert "'flood': no such fault; there are worker-idle, " in bunny("drill --only flood", tmp_path, code=1).error
+    (tmp_path / "kept/store").mkdir(parents=True)
+    assert "kept: an earlier drill or a bridge is there" in bunny("drill --dir kept", tmp_path, code=1).error
