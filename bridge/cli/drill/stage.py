@@ -185,10 +185,9 @@ class Stage:
         now, jobs = monotonic(), max(5, int(self.rate / 4))
         await self.until(lambda: self.ledger.results_since(now) >= jobs, f"{jobs} results")
 
-    async def stop(self) -> None:
-        """Have the producer wait for what it is owed, then drain the workers; whoever does not is killed."""
-        children = [*([self.producer] if self.producer is not None else []), *self.workers]
-        try:
+    async def finish(self) -> None:
+        """Have the producer wait for what it is owed, then drain the workers."""
+        with contextlib.suppress(TransportError):  # the ledger says what is missing
             if self.producer is not None and self.producer.alive:
                 self.producer.tell("finish")
                 await self.producer.ended()
@@ -196,11 +195,11 @@ class Stage:
                 child.signal(signal.SIGTERM)
             for child in self.workers:
                 await child.ended()
-        except TransportError:
-            pass  # the ledger says what is missing
-        finally:
-            for child in children:
-                await child.kill()
+
+    async def kill(self) -> None:
+        """End whatever still runs."""
+        for child in [*([self.producer] if self.producer is not None else []), *self.workers]:
+            await child.kill()
 
     async def _start(self, role: str, command: tuple[str, ...], variables: Mapping[str, str]) -> Child:
         self._started += 1
@@ -240,5 +239,6 @@ async def staged(bridge: Bridge, random: Random, rate: float, junk: int, black_h
                     await stage.start_worker()
                 await stage.start_producer()
                 yield stage
+                await stage.finish()
             finally:
-                await stage.stop()
+                await stage.kill()
