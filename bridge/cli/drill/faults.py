@@ -137,6 +137,7 @@ async def _rolling(stage: Stage, strike: Strike) -> None:
         if code != 0:
             strike.problems.append(f"a worker that was to drain ended with code {code}")
     await stage.until_loaded()
+    _must_not_wait(stage, strike)
     if (attempt := stage.ledger.highest_attempt(strike.struck)) > 2:  # 2 is "delivered before, and not started"
         strike.problems.append(f"attempt {attempt} was counted")
 
@@ -266,6 +267,7 @@ async def _junk(stage: Stage, strike: Strike) -> None:
         await transport.close()
     await inspect.until_last(stage.bridge, "ops-azure", stream, before + stage.junk)
     await inspect.until_empty(stage.bridge, "ops-aws", subjects.jobs_stream(JUNK.queue))
+    _must_not_wait(stage, strike)
 
 
 # --- parts -----------------------------------------------------------------------------------------
@@ -276,6 +278,12 @@ STOP_MARGIN_S: Final = 10.0
 def _producing(stage: Stage) -> Child:
     assert stage.producer is not None  # noqa: S101  # for the type checker: the stage has started it
     return stage.producer
+
+
+def _must_not_wait(stage: Stage, strike: Strike) -> None:
+    """Note it if a job of the queue that is under load waited for longer than a drain may take."""
+    if (waited := stage.ledger.longest(WORK.queue, strike.struck)) > DRAIN_S:
+        strike.problems.append(f"a job waited for {waited:.1f} s")
 
 
 def _submit(stage: Stage, queue: str, seconds: float, fatal: str = "harmless") -> int:

@@ -152,6 +152,11 @@ class Ledger:
         found = self._db.execute("SELECT max(attempt) FROM effects WHERE began > ?", (since,)).fetchone()
         return int(found[0] or 0)
 
+    def longest(self, queue: str, since: float) -> float:
+        """The longest that a job of the queue, stored since then, has waited for its result."""
+        query = "SELECT max(coalesce(answered, ?) - stored) FROM jobs WHERE queue = ? AND stored >= ?"
+        return float(self._db.execute(query, (monotonic(), queue, since)).fetchone()[0] or 0)
+
     # --- what the audit reads ----------------------------------------------------------------------
 
     def jobs(self) -> Sequence[tuple[int, str, float, float | None, str | None]]:
