@@ -45,6 +45,37 @@ class Case:
         """What the producer signed."""
         return self.job.core
 
+    def answer(
+        self, type: str, attempt: int, worker: str, now: int, traceparent: str | None = None, args_tag: bytes = b""
+    ) -> Core:
+        """The core of what the pool says of the job, to be sealed or signed.
+
+        Args:
+            type: ``start`` or ``result``.
+            attempt: Which attempt it speaks of.
+            worker: The name of this process, for people.
+            now: Milliseconds UTC.
+            traceparent: The span that says it.
+            args_tag: That of a keyed job.
+        """
+        return Core(
+            type=type,
+            queue=self.queue,
+            kind=self.core.kind,
+            job=self.core.job,
+            generation=self.core.generation,
+            sender=self.settings.workers,
+            sender_kid=b"",
+            recipient=self.core.sender,
+            issued=now,
+            expires=now + self.settings.result_ttl_ms,
+            job_digest=self.job.digest,
+            attempt=attempt,
+            worker=worker,
+            traceparent=traceparent,
+            args_tag=args_tag,
+        )
+
     def hints(self) -> dict[str, str]:
         """Headers for people on what this attempt leaves behind."""
         return {

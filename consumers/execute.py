@@ -13,7 +13,7 @@ import structlog
 
 from bridge import subjects
 from bridge.clock import now_ms
-from bridge.core import Core, check_time
+from bridge.core import check_time
 from bridge.envelope import Authenticated, Draft, Opener, Sealer
 from bridge.errors import Expired, FromTheFuture, KeyConflict, Refusal, TransportError, WrongSubject
 from bridge.fence import authenticate_answer
@@ -172,21 +172,7 @@ class Judge:
     async def record_start(self, case: Case, attempt: int) -> None:
         """Say that this is the given attempt, for whoever gets the job next."""
         now = now_ms()
-        core = Core(
-            type="start",
-            queue=case.queue,
-            kind=case.core.kind,
-            job=case.core.job,
-            generation=case.core.generation,
-            sender=case.settings.workers,
-            sender_kid=b"",
-            recipient=case.core.sender,
-            issued=now,
-            expires=now + case.settings.result_ttl_ms,
-            job_digest=case.job.digest,
-            attempt=attempt,
-            worker=self._worker,
-        )
+        core = case.answer("start", attempt, self._worker, now)
         sealed = self._sealer.seal(Draft(core), now)
         stream, headers = subjects.starts_stream(case.queue), {**case.hints(), "Bunny-Attempt": str(attempt)}
         await self._transport.publish(stream, subjects.start(case.key), sealed.data, headers)

@@ -15,7 +15,6 @@ import structlog
 
 from bridge import subjects
 from bridge.clock import now_ms
-from bridge.core import Core
 from bridge.envelope import Draft, Opener, Sealer
 from bridge.errors import (
     BridgeError,
@@ -237,23 +236,7 @@ class Settler:
             raise PayloadTooLarge(
                 f"a result of {len(content.body)} bytes; queue {case.queue} takes {limit} (max_payload)"
             )
-        core = Core(
-            type="result",
-            queue=case.queue,
-            kind=case.core.kind,
-            job=case.core.job,
-            generation=case.core.generation,
-            sender=case.settings.workers,
-            sender_kid=b"",
-            recipient=case.core.sender,
-            issued=now,
-            expires=now + case.settings.result_ttl_ms,
-            job_digest=case.job.digest,
-            attempt=case.attempt,
-            worker=self._worker,
-            traceparent=traceparent,
-            args_tag=case.core.args_tag,
-        )
+        core = case.answer("result", case.attempt, self._worker, now, traceparent, case.core.args_tag)
         recipients = (self._opener.trust.peer(case.core.sender).kem_key(now),)
         return self._sealer.seal(Draft(core, recipients, content, status), now).data
 
