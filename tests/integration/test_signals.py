@@ -188,6 +188,14 @@ def probe(args: str) -> None:
 """
 
 
+def private(folder: Path) -> list[str]:
+    """Every private value of an identity folder, as it stands in the file."""
+    value = json.loads((folder / "identity.json").read_text())
+    keys = [key["seed"] for key in (*value["sign"], *value["kem"])]
+    assert keys
+    return [value["nkey_seed"], value["dedup_secret"], *keys]
+
+
 async def test_the_logs_of_a_run_have_the_jobs_context_and_no_payload(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -216,7 +224,7 @@ async def test_the_logs_of_a_run_have_the_jobs_context_and_no_payload(
             with contextlib.suppress(ProcessLookupError):
                 child.kill()
         assert child.returncode == 0
-        secrets = [CANARY, "canary-7f3a", CANARY.encode("unicode_escape").decode(), "SU"]
+        secrets = [CANARY, "canary-7f3a", CANARY.encode("unicode_escape").decode(), *private(bridge.identity("bunny"))]
         servers = "".join(path.read_text() for path in (tmp_path / ".bunny/logs").iterdir())
     lines = [json.loads(line) for line in told.decode().splitlines()]
     mine = capfd.readouterr()
