@@ -24,11 +24,11 @@ from bridge.signals.metrics import HANDLES
 from bridge.transport import Transport
 from bridge.trust import Trust
 from producers import generations
+from producers.arrivals import KEYED, Arrivals
 from producers.batches import in_batches
 from producers.cancel import Canceller
 from producers.events import Events
 from producers.handle import Desk, Handle, Signed
-from producers.inbox import KEYED, Inbox
 from producers.keyed import Keyed, Keys
 from producers.outbox import Outbox, Parcel
 from producers.terms import Priority, Terms, contract_of
@@ -71,13 +71,13 @@ class Producer:
         self._transport = transport
         self._opener = Opener(identity, trust)
         self._outbox = Outbox(identity, self._opener, connection, transport, signals)
-        self._inbox = Inbox(connection, transport, self._opener, signals)
+        self._arrivals = Arrivals(connection, transport, self._opener, signals)
         canceller = Canceller(identity, self._opener, connection, transport)
-        self._desk = Desk(self._inbox.ask, canceller.cancel, Events(connection, transport, self._opener).of)
+        self._desk = Desk(self._arrivals.ask, canceller.cancel, Events(connection, transport, self._opener).of)
         self._keys = Keys(
-            identity.dedup_secret, self._name, self._opener, transport, self._outbox, self._inbox, self._handle
+            identity.dedup_secret, self._name, self._opener, transport, self._outbox, self._arrivals, self._handle
         )
-        self._unwatch = signals.meter.watch(lambda: [(HANDLES, (), len(self._inbox))])
+        self._unwatch = signals.meter.watch(lambda: [(HANDLES, (), len(self._arrivals))])
         self._sweeper: asyncio.Task[None] | None = None
 
     @classmethod
@@ -130,7 +130,7 @@ class Producer:
             yield producer
 
     async def __aenter__(self) -> Self:
-        self._sweeper = asyncio.create_task(self._inbox.sweep(), name="producer-sweep")
+        self._sweeper = asyncio.create_task(self._arrivals.sweep(), name="producer-sweep")
         return self
 
     async def __aexit__(self, *exc: object) -> None:
@@ -146,7 +146,7 @@ class Producer:
                     self._sweeper.result()  # raises what ended it
         finally:
             self._unwatch()
-            self._inbox.abandon(NotConnected("the producer was closed; attach the job's token to a new one"))
+            self._arrivals.abandon(NotConnected("the producer was closed; attach the job's token to a new one"))
             await self._transport.close()
 
     @overload
@@ -350,7 +350,7 @@ class Producer:
             if generation < 0:
                 raise UsageError(f"generation {generation}; they count from 0")
             token = token._replace(generation=generation)
-        await self._inbox.listen(token.queue, token.session if token.n else KEYED)
+        await self._arrivals.listen(token.queue, token.session if token.n else KEYED)
         handle = await self._attach(token, settings.deadline_ms)
         if generation is None and not handle.succeeded():
             newest = await generations.newest(self._transport, token.key)
@@ -359,18 +359,18 @@ class Producer:
         return handle
 
     async def _attach(self, token: JobToken, lifetime_ms: int, tag: Tag | None = None) -> Handle[Any]:
-        known = self._inbox.get(token.key)
+        known = self._arrivals.get(token.key)
         if known is not None and known.token == token:
             return known
         handle = self._handle(token, lifetime_ms, None, Keyed(token.key, tag) if tag is not None else None)
-        self._inbox.expect(handle)
-        await self._inbox.ask(handle)
+        self._arrivals.expect(handle)
+        await self._arrivals.ask(handle)
         return handle
 
     async def _ready(self, queue: str, timeout: float, session: str) -> None:
         """Wait until results of the session are heard and there is room for one more open handle."""
-        await self._inbox.listen(queue, session)
-        await self._inbox.room(MAX_OPEN, timeout)
+        await self._arrivals.listen(queue, session)
+        await self._arrivals.room(MAX_OPEN, timeout)
 
     async def _store(self, parcel: Parcel, kind: Kind[Any, Any], timeout: float) -> Handle[Any]:
         sealed = parcel.sealed
@@ -379,7 +379,7 @@ class Producer:
         handle = self._handle(token, core.expires - now_ms(), kind.result)
         handle.signed = Signed(sealed.digest, core.kind, core.expires)
         handle.stored_at = handle.asked_at
-        self._inbox.expect(handle)  # before it is sent: the answer may be faster than the PubAck
+        self._arrivals.expect(handle)  # before it is sent: the answer may be faster than the PubAck
         await self._outbox.store(parcel, timeout)
         return handle
 

@@ -23,8 +23,8 @@ from bridge.job import Content, JobToken, Kind
 from bridge.subjects import JobKey
 from bridge.transport import Transport
 from producers import generations
+from producers.arrivals import Arrivals
 from producers.handle import Handle
-from producers.inbox import Inbox
 from producers.outbox import Outbox
 from producers.terms import Terms
 
@@ -68,7 +68,7 @@ class Keys:
         opener: Verifies what is stored.
         transport: The producer's local broker.
         outbox: Seals and stores.
-        inbox: Settles handles.
+        arrivals: Settles handles.
         make: Makes them.
     """
 
@@ -79,12 +79,12 @@ class Keys:
         opener: Opener,
         transport: Transport,
         outbox: Outbox,
-        inbox: Inbox,
+        arrivals: Arrivals,
         make: Make,
     ) -> None:
         self._secret, self._producer = secret, producer
         self._opener, self._transport = opener, transport
-        self._outbox, self._inbox, self._make = outbox, inbox, make
+        self._outbox, self._arrivals, self._make = outbox, arrivals, make
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def submit(
@@ -118,7 +118,7 @@ class Keys:
 
     def _open(self, wanted: Keyed) -> Handle[Any] | None:
         """The handle that this process has open for it."""
-        known = self._inbox.get(wanted.job)
+        known = self._arrivals.get(wanted.job)
         if known is None or known.keyed is None:
             return None
         if known.keyed.tag != wanted.tag:
@@ -143,7 +143,7 @@ class Keys:
         with contextlib.suppress(Refusal):
             digest = self._opener.authenticate(message.data, now_ms()).core.job_digest or digest
         handle = self._make(JobToken(*wanted.job, digest.hex()), 0, kind.result, wanted)
-        await self._inbox.ask(handle)
+        await self._arrivals.ask(handle)
         _raise_conflict(handle)
         return handle if handle.done() else None
 
@@ -159,7 +159,7 @@ class Keys:
             token = JobToken(*core.key, parcel.sealed.digest.hex())
             handle = self._make(token, core.expires - now_ms(), kind.result, wanted)
             handle.stored_at = handle.asked_at
-            self._inbox.expect(handle)  # before it is sent: the answer may be faster than the PubAck
+            self._arrivals.expect(handle)  # before it is sent: the answer may be faster than the PubAck
             try:
                 await self._outbox.store(parcel, max(give_up - clock(), 0.0))
             except SubjectTaken:
@@ -170,10 +170,10 @@ class Keys:
             if found is not None and found.token == handle.token:
                 return handle  # its PubAck was lost
             if found is not None and found.key == wanted.job:
-                self._inbox.expect(found)
+                self._arrivals.expect(found)
                 return found
             # It was there: done meanwhile, or about to be removed, as one that was answered before.
-            await self._inbox.ask(handle)
+            await self._arrivals.ask(handle)
             _raise_conflict(handle)
             if handle.done():
                 return handle

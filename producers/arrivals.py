@@ -43,7 +43,7 @@ KEYED: Final = ""
 _log = structlog.get_logger(__name__)
 
 
-class Inbox:
+class Arrivals:
     """The open handles of a producer, and what settles them.
 
     Args:
