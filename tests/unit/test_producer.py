@@ -35,7 +35,7 @@ from bridge.job import Content, JobToken, Status
 from bridge.memory import MemoryTransport
 from bridge.transport import Message, PubAck, Unsubscribe
 from consumers import Worker
-from producers import Handle, Producer, client, inbox
+from producers import Handle, Producer, arrivals, client
 from tests.fleet import Fleet, policy, until
 
 
@@ -291,7 +291,7 @@ class Deaf(MemoryTransport):
 
 
 async def test_the_sweep_finds_what_the_client_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(inbox, "SWEEP_S", 0.05)
+    monkeypatch.setattr(arrivals, "SWEEP_S", 0.05)
     fleet = Fleet.make(policy())
     lookups = 0
 
@@ -303,7 +303,7 @@ async def test_the_sweep_finds_what_the_client_dropped(monkeypatch: pytest.Monke
             lookups += 1
             return await super().lookup(stream, subject, cloud=cloud, timeout=timeout)
 
-    monkeypatch.setattr(inbox, "SWEEP_LOOKUPS", 3)
+    monkeypatch.setattr(arrivals, "SWEEP_LOOKUPS", 3)
     async with fleet.producer(transport=Counting(fleet.bridge, fleet.bridge.cloud("aws"))) as relay:
         handles = [await relay.submit("thumbs", "resize", n) for n in range(7)]
         await until(lambda: lookups >= 14)  # each was asked for about twice, a few at a time
@@ -312,7 +312,7 @@ async def test_the_sweep_finds_what_the_client_dropped(monkeypatch: pytest.Monke
 
 
 async def test_after_a_broken_connection_everything_open_is_looked_up_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(inbox, "SWEEP_S", 1000)
+    monkeypatch.setattr(arrivals, "SWEEP_S", 1000)
     fleet = Fleet.make(policy())
     back: list[Callable[[], None]] = []
 
@@ -333,7 +333,7 @@ async def test_after_a_broken_connection_everything_open_is_looked_up_at_once(mo
 
     transport = Reconnects(fleet.bridge, fleet.bridge.cloud("aws"))
     async with fleet.producer(transport=transport) as relay:
-        handles = [await relay.submit("thumbs", "resize", n) for n in range(3 * inbox.AT_ONCE + 1)]
+        handles = [await relay.submit("thumbs", "resize", n) for n in range(3 * arrivals.AT_ONCE + 1)]
         async with fleet.working(echoing()):
             await until(lambda: len(fleet.held("aws", "RESULTS_thumbs")) == len(handles))
         assert not any(handle.done() for handle in handles)
