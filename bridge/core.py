@@ -24,6 +24,8 @@ MAX_LIFETIME_MS: Final = 31 * 24 * 3600 * 1000
 """The longest from ``issued`` to ``expires``."""
 _LAST_S: Final = 253_402_300_799
 """The end of the year 9999."""
+MAX_PAYLOAD: Final = 16 * 1024**3
+"""Bytes of the longest payload that a core can name: 65,536 parts."""
 ACTIONS: Final = ("cancel",)
 """What a control may ask for."""
 
@@ -65,6 +67,12 @@ class Core:
     """Jobs, optional: an HMAC that says which jobs must not run together, and names nothing."""
     args_tag: bytes = b""
     """Keyed jobs and their results: an HMAC of the arguments, the same for the same arguments alone."""
+    transfer: bytes = b""
+    """Jobs and results with a payload in parts (`bridge.payload`): 16 random bytes, in the subjects of the parts."""
+    index: bytes = b""
+    """The same: SHA-256 of the digests of all parts."""
+    length: int = 0
+    """The same: bytes of the payload; 0 where all of the message travels inline."""
 
     def hints(self) -> dict[str, str]:
         """What a job tells people who hold no key, as headers. Nobody trusts them: what counts is signed."""
@@ -137,6 +145,8 @@ def decode(data: bytes) -> Core:
         raise BadFrame("the core of a job that may start before it was issued, or only once it has expired")
     if type_ == "job" and (core.key.n == 0) != bool(core.args_tag):
         raise BadFrame("a job is keyed if and only if its number is 0")
+    if bool(core.transfer) != bool(core.index) or bool(core.transfer) != bool(core.length):
+        raise BadFrame("a payload in parts has a transfer, an index and a length, all three")
     return core
 
 
@@ -246,6 +256,12 @@ def _time(value: object) -> int:
     return time
 
 
+def _length(value: object) -> int:
+    if (length := _whole(MAX_PAYLOAD)(value)) == 0:
+        raise ValueError
+    return length
+
+
 _ABOUT: Final[Mapping[str, _Field]] = {
     "queue": _plain("queue", _name),
     "kind": _plain("kind", _name),
@@ -278,9 +294,14 @@ _LATER: Final[Mapping[str, _Field]] = {
     "not_before": _plain("not_before", _time),
     "concurrency_key": _bytes("concurrency_key", 32),
 }
+_IN_PARTS: Final[Mapping[str, _Field]] = {
+    "transfer": _bytes("transfer", 16),
+    "index": _bytes("index", 32),
+    "length": _plain("length", _length),
+}
 _OPTIONAL: Final[Mapping[str, Mapping[str, _Field]]] = {
-    "job": {**_TRACED, **_LATER, **_TAGGED},
-    "result": {**_TRACED, **_TAGGED},
+    "job": {**_TRACED, **_LATER, **_TAGGED, **_IN_PARTS},
+    "result": {**_TRACED, **_TAGGED, **_IN_PARTS},
     "start": {},
     "event": {},
     "control": {},

@@ -24,6 +24,7 @@ from bridge.errors import BadPrelude, BadSignature, PayloadTooLarge, WrongRecipi
 from bridge.frame import MAX_RECIPIENTS
 from bridge.identity import Identity
 from bridge.job import INLINE_LIMIT, Content, Status
+from bridge.payload import Manifest, PartOpener
 from bridge.trust import Trust
 
 MAX_PRELUDE_LEN: Final = 1024
@@ -70,6 +71,19 @@ class Opened:
     content: Content
     status: Status | None
     """Results only."""
+    payload: PartOpener | None = None
+    """Opens what travels in parts; where the body is empty, that is the content itself."""
+
+
+@dataclass(slots=True)
+class Wrap:
+    """A secret and what holds it for each recipient. Made by a `Sealer`."""
+
+    wrap_id: bytes
+    secret: bytes = field(repr=False)
+    parts: tuple[tuple[bytes, bytes], ...] = field(repr=False)
+    born_ms: int
+    uses: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,18 +95,11 @@ class Draft:
     """1 to 8 keys to seal to; none for a start."""
     content: Content | None = None
     status: Status | None = None
+    wrap: Wrap | None = None
+    """Of a message whose payload was sealed before it, under the secret of this: `Sealer.wrap` made it."""
 
 
 # --- sealing ---------------------------------------------------------------------------------------
-
-
-@dataclass(slots=True)
-class _Wrap:
-    wrap_id: bytes
-    secret: bytes = field(repr=False)
-    parts: tuple[tuple[bytes, bytes], ...] = field(repr=False)
-    born_ms: int
-    uses: int = 0
 
 
 class Sealer:
@@ -104,7 +111,7 @@ class Sealer:
 
     def __init__(self, identity: Identity) -> None:
         self._key = identity.sign[-1]
-        self._wraps: OrderedDict[tuple[bytes, ...], _Wrap] = OrderedDict()
+        self._wraps: OrderedDict[tuple[bytes, ...], Wrap] = OrderedDict()
 
     def seal(self, draft: Draft, now_ms: int) -> Sealed:
         """Seal one message, signed alone.
@@ -141,7 +148,7 @@ class Sealer:
         if not draft.recipients:
             core = replace(draft.core, sender_kid=self._key.kid, wrap_id=b"")
             return core, frames.close(frames.head(core, ()), b""), b""
-        wrap = self._wrap(draft.recipients, now_ms)
+        wrap = draft.wrap or self._used(draft.recipients, now_ms)
         core = replace(draft.core, sender_kid=self._key.kid, wrap_id=wrap.wrap_id)
         body = _prelude(draft)
         before = frames.head(core, wrap.parts)
@@ -149,17 +156,20 @@ class Sealer:
         ciphertext = crypto.seal_body(key, _context(core), body)
         return core, frames.close(before, ciphertext), ciphertext
 
-    def _wrap(self, recipients: tuple[KemPublicKey, ...], now_ms: int) -> _Wrap:
+    def wrap(self, recipients: tuple[KemPublicKey, ...], now_ms: int) -> Wrap:
+        """A secret for one message whose payload is sealed first, which may take longer than a wrap lasts."""
+        kids = {key.kid for key in recipients}
+        if not recipients or len(recipients) > MAX_RECIPIENTS or len(kids) != len(recipients):
+            raise ValueError(f"a message has 1 to {MAX_RECIPIENTS} different recipient keys")
+        wrap_id, secret = crypto.random_bytes(16), crypto.random_bytes(32)
+        wraps = tuple((key.kid, key.wrap(secret, _wrap_info(self._key.kid, key.kid, wrap_id))) for key in recipients)
+        return Wrap(wrap_id, secret, wraps, now_ms)
+
+    def _used(self, recipients: tuple[KemPublicKey, ...], now_ms: int) -> Wrap:
         kids = tuple(key.kid for key in recipients)
         wrap = self._wraps.get(kids)
         if wrap is None or wrap.uses >= WRAP_MAX_USES or not 0 <= now_ms - wrap.born_ms < WRAP_MAX_AGE_MS:
-            if len(recipients) > MAX_RECIPIENTS or len(set(kids)) != len(kids):
-                raise ValueError(f"a message has 1 to {MAX_RECIPIENTS} different recipient keys")
-            wrap_id, secret = crypto.random_bytes(16), crypto.random_bytes(32)
-            wraps = tuple(
-                (key.kid, key.wrap(secret, _wrap_info(self._key.kid, key.kid, wrap_id))) for key in recipients
-            )
-            wrap = _Wrap(wrap_id, secret, wraps, now_ms)
+            wrap = self.wrap(recipients, now_ms)
             _remember(self._wraps, kids, wrap)
         wrap.uses += 1
         return wrap
@@ -237,7 +247,9 @@ class Opener:
             _remember(self._secrets, cached, secret)
         key = crypto.derive_key(secret, _BODY_LABEL + message.head_digest)
         content, status = _read_prelude(core, crypto.open_body(key, _context(core), message.ciphertext))
-        return Opened(core, message.digest, content, status)
+        manifest = Manifest.of(core)
+        payload = PartOpener(secret, manifest) if manifest is not None else None
+        return Opened(core, message.digest, content, status, payload)
 
 
 def _batch_message(kid: bytes, size: int, root: bytes) -> bytes:

@@ -19,7 +19,7 @@
     │   ├── BadBundle, BundleExpired, BundleRolledBack, BelowThreshold, RepeatedSigner, WeakKey
     ├── Refusal               the message's sender: a message that must not be acted on
     │   ├── BadFrame, UnknownVersion, UnknownKey, BadSignature, NotAuthorised, WrongSubject,
-    │   └── WrongRecipient, Expired, FromTheFuture, BadSeal, BadPrelude
+    │   └── WrongRecipient, Expired, FromTheFuture, BadSeal, BadPrelude, BadPart
     └── JobError              the job's author: how a job ended
         ├── JobFailed           the handler failed for good; `type` and `message` are the worker's words
         ├── JobCancelled        a worker's signed word that it ended because the producer asked for it
@@ -200,6 +200,10 @@ class BadSeal(Refusal):
 
 class BadPrelude(Refusal):
     """The sealed prelude is malformed, or its length or digest is not the body's."""
+
+
+class BadPart(Refusal):
+    """A part of a payload, or its index, is not the one that the message's author signed."""
 
 
 # --- the job's author ------------------------------------------------------------------------------

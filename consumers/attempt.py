@@ -61,7 +61,10 @@ class Attempts:
     async def run(self, case: Case, handler: Handler) -> Verdict:
         """Open the arguments and run the handler: one attempt, one verdict. Only cancelling stops it."""
         try:
-            content = self._opener.open(case.job).content
+            opened = self._opener.open(case.job)
+            if opened.payload is not None:
+                return Reject("a payload in parts, which this release does not read", type="PayloadTooLarge")
+            content = opened.content
             args = content if handler.isolation is not None else decode(content, handler.args)
         except Refusal as refusal:
             return Reject(str(refusal), type=refusal.name)

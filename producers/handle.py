@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, TypeVar, over
 
 from bridge.durations import seconds
 from bridge.envelope import Opened
-from bridge.errors import BridgeError, DeadlineExceeded, JobCancelled, JobFailed, OutcomeUnknown
+from bridge.errors import BridgeError, DeadlineExceeded, JobCancelled, JobFailed, OutcomeUnknown, PayloadTooLarge
 from bridge.fence import Tag, tag_of
 from bridge.job import BYTES, JSON, Content, Failure, JobToken, Status, decode
 from bridge.subjects import JobKey
@@ -226,6 +226,10 @@ class Handle(Generic[R]):
 
 def _value(opened: Opened, type_: type[Any] | None) -> object:
     match opened.status:
+        case Status.SUCCEEDED if opened.payload is not None:
+            raise PayloadTooLarge(
+                f"job {opened.core.job}: a result in parts, which this release does not read; update it"
+            )
         case Status.SUCCEEDED:
             return decode(opened.content, type_ if type_ is not None else _natural(opened.content))
         case Status.CANCELLED:

@@ -154,6 +154,13 @@ def check_core(raw: bytes) -> dict[str, Any]:
         checks["concurrency_key"] = strict.hex_of(32)
     if type_ == "job" and "not_before" in core:
         checks["not_before"] = strict.whole(1, 253_402_300_799_999)
+    in_parts: dict[str, strict.Check] = {
+        "transfer": strict.hex_of(16),
+        "index": strict.hex_of(32),
+        "length": strict.whole(1, 2**34),
+    }
+    if type_ in ("job", "result") and in_parts.keys() & core.keys():
+        checks |= in_parts
     strict.fields(core, "BadFrame", **checks)
     if type_ == "job" and core["job"].endswith(".0") != ("args_tag" in core):
         raise Refused("BadFrame", "keyed")
@@ -174,6 +181,7 @@ class Message:
     status: str | None
     content_type: str | None
     body: bytes
+    secret: bytes = b""
 
     def summary(self) -> dict[str, Any]:
         """As the published vectors have it."""
@@ -273,7 +281,7 @@ def open_sealed(frame: Frame, me: str, keys: dict[bytes, XWing]) -> Message:
         plain = open_chunked("AEAD_AES_256_GCM", hashes.SHA512(), key, context, frame.ciphertext)
     except ValueError:
         raise Refused("BadSeal", "does not open") from None
-    return Message(core, digest, *_prelude(plain, core["type"]))
+    return Message(core, digest, *_prelude(plain, core["type"]), secret)
 
 
 def _prelude(plain: bytes, type_: str) -> tuple[str | None, str, bytes]:

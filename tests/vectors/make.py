@@ -17,7 +17,7 @@ from bridge.core import Core
 from bridge.envelope import Draft, Sealed, Sealer
 from bridge.job import Content, Status
 from bridge.strict_json import b64
-from tests.vectors import bundles, independent, labels, refused_envelopes
+from tests.vectors import bundles, independent, labels, payloads, refused_envelopes
 from tests.vectors.forge import Forgery, spread
 from tests.vectors.independent_trust import Bundle, verify_bundle
 from tests.vectors.labels import IDENTITIES, KEM, NOW, SESSION, SIGN
@@ -106,6 +106,8 @@ def _written_otherwise() -> Iterator[Case]:
         "with-a-time-at-once": good.with_core(not_before=NOW),
         "keyed": good.with_core(job=f"{SESSION}.0", args_tag="ab" * 32),
         "with-a-concurrency-key": good.with_core(concurrency_key="cd" * 32),
+        "with-a-payload-in-parts": good.with_core(**refused_envelopes.IN_PARTS),
+        "with-the-longest-payload": good.with_core(**{**refused_envelopes.IN_PARTS, "length": 2**34}),
         "control": refused_envelopes.control(),
         "kind-probe": good.with_core(kind="probe"),
         "of-another-producer": job("other"),
@@ -129,6 +131,8 @@ def _written_otherwise() -> Iterator[Case]:
     yield Case("key-at-the-beginning-of-its-life", "", job("relay-future").encode(), now=NOW + 1)
     keyed = result().with_core(job=f"{SESSION}.0", args_tag="ab" * 32)
     yield Case("result-of-a-keyed-job", "", keyed.encode(), "relay")
+    in_parts = result().with_core(**refused_envelopes.IN_PARTS)
+    yield Case("result-with-a-payload-in-parts", "", in_parts.encode(), "relay")
     yield Case("event", "", refused_envelopes.event().encode(), "relay")
     yield Case("start-of-attempt-0", "", start().with_core(attempt=0).encode(), "relay")
 
@@ -184,6 +188,7 @@ def main() -> None:
     head |= {"trust": trust.decode(), "roots": roots.decode()}
     envelopes = [*accepted(), *refused_envelopes.all_refused()]
     _write("envelopes.json", head, [_envelope(case, bundle) for case in envelopes])
+    _write("payloads.json", {"now": NOW, "reader": "bunny"}, payloads.vectors(bundle))
     _write("trust.json", {"seeds": LABELS}, [_bundle(case) for case in bundles.all_cases()])
 
 

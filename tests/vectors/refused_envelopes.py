@@ -12,6 +12,7 @@ from tests.vectors.labels import HOUR, IDENTITIES, NOW, SESSION
 
 DAY = 24 * HOUR
 TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+IN_PARTS = {"transfer": "ab" * 16, "index": "cd" * 32, "length": 1}
 ORDER = 2**252 + 27742317777372353535851937790883648493
 
 
@@ -163,6 +164,13 @@ def cores() -> Iterator[Case]:
         "may-start-when-it-has-expired": {"not_before": NOW + 60_000},
         "may-start-at-0": {"not_before": 0},
         "concurrency-key-of-a-result": {"type": "result", "concurrency_key": "cd" * 32},
+        "transfer-alone": {"transfer": "ab" * 16},
+        "payload-without-an-index": {"transfer": "ab" * 16, "length": 1},
+        "payload-of-no-byte": {**IN_PARTS, "length": 0},
+        "payload-too-long": {**IN_PARTS, "length": 2**34 + 1},
+        "transfer-of-15-bytes": {**IN_PARTS, "transfer": "ab" * 15},
+        "index-upper-case": {**IN_PARTS, "index": "AB" * 32},
+        "payload-of-a-control": {**IN_PARTS, "type": "control"},
         "type-event": {"type": "event"},
         "type-missing": {"type": ...},
         "job-with-a-job-digest": {"job_digest": "ab" * 32},

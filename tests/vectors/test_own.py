@@ -154,7 +154,7 @@ def test_every_refusal_has_vectors() -> None:
 
 
 def test_the_independent_opener_shares_no_code_with_the_bridge() -> None:
-    for name in ("independent", "independent_trust", "strictness", "xwing", "chunked"):
+    for name in ("independent", "independent_payload", "independent_trust", "strictness", "xwing", "chunked"):
         imported = re.findall(r"(?m)^\s*(?:from|import) ([\w.]+)", (FOLDER / f"{name}.py").read_text())
         assert not [module for module in imported if module.split(".")[0] == "bridge"]
 
