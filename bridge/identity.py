@@ -251,6 +251,8 @@ class QueueSettings(BaseModel):
     deadline_ms: int = Field(gt=0)
     result_ttl_ms: int = Field(gt=0)
     max_payload: int = Field(gt=0)
+    inbox: list[Name] = []
+    """The producers that have an inbox."""
 
 
 class Connection(BaseModel):

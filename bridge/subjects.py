@@ -90,6 +90,11 @@ HOME_CONSUMER: Final = "home"
 """The durable consumer through which a queue's results flow home."""
 
 
+def inbox_consumer(producer: str) -> str:
+    """The durable pull consumer of a producer's inbox, on the results that have come home."""
+    return f"inbox-{producer}"
+
+
 def home_subject(queue: str) -> str:
     """Where the results of a queue are delivered to be copied home (ADR-60 of NATS)."""
     return f"home.results.{queue}"

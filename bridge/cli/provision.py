@@ -96,7 +96,7 @@ def _show(out: Out, report: Report, dry_run: bool) -> None:
     if changed:
         out.table(("asset", "field", "is" if dry_run or not report.applied else "was", "plan"), changed)
     for name in report.extra:
-        out.say(f"stream {name}: not in the plan, left alone")
+        out.say(f"{'consumer' if '/' in name else 'stream'} {name}: not in the plan, left alone")
 
 
 def _rows(difference: Difference) -> Iterator[tuple[str, str, str]]:

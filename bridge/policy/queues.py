@@ -7,7 +7,7 @@ from typing import Final
 
 from bridge.core import MAX_LIFETIME_MS
 from bridge.job import INLINE_LIMIT
-from bridge.policy.document import shown
+from bridge.policy.document import Sequence, shown
 from bridge.policy.hints import nearest
 from bridge.policy.parties import Declared
 from bridge.policy.quantities import spell_duration, spell_size
@@ -20,7 +20,7 @@ MAX_PENDING: Final = 10_000_000
 
 _QUEUE: Final = (
     *("producers", "workers", "kinds", "ack_wait", "max_attempts", "backoff", "deadline", "result_ttl"),
-    *("max_payload", "max_pending", "max_bytes"),
+    *("max_payload", "max_pending", "max_bytes", "inbox"),
 )
 _BACKOFF: Final = ("initial", "factor", "max", "jitter")
 _DEFAULT: Final = Queue("", (), "", (), "", "")
@@ -74,6 +74,7 @@ def _queue(name: str, section: Section, clouds: Mapping[str, Cloud], identities:
         ),
         max_pending=section.whole("max_pending", _DEFAULT.max_pending, 1, MAX_PENDING),
         max_bytes=section.size("max_bytes", _DEFAULT.max_bytes, MIB, STORE_LIMIT // 2),
+        inbox=_inbox(section, producers),
     )
 
 
@@ -88,6 +89,17 @@ def _check_service(
     elif who is not None and who.role not in (Role.SERVICE, None):
         problem = f"{shown(name)} cannot produce or work, its role is {who.role}"
         section.note(line, problem, "name an identity without a role")
+
+
+def _inbox(section: Section, producers: Mapping[str, int]) -> tuple[str, ...]:
+    """The producers with an inbox: some of the queue's own."""
+    if not section.has("inbox") or section.node("inbox", "") == Sequence(section.line_of("inbox")):
+        return ()
+    found = section.texts("inbox", "")
+    for who, line in found.items():
+        if producers and who not in producers:
+            section.note(line, f"inbox: {shown(who)} is no producer of {section.where}", nearest(who, producers))
+    return tuple(found)
 
 
 def _home(section: Section, producers: Mapping[str, int], services: Mapping[str, str]) -> str:

@@ -66,4 +66,5 @@ queues:
     max_payload: 256KiB             # of one job's arguments, and of one result
     max_pending: 1000000            # jobs stored and not done; one more is refused, never dropped
     max_bytes: 4GiB                 # of all stored jobs, and of all stored results
+    inbox: []                       # producers whose results also wait until a process of theirs has acked them
 """

@@ -110,6 +110,8 @@ class Queue:
     """Jobs stored and not done; one more is refused with `QueueFull`."""
     max_bytes: int = 4 * GIB
     """Of the stored jobs, and of the stored results."""
+    inbox: tuple[str, ...] = ()
+    """Producers whose results also wait in a durable inbox, for any of their processes to read and ack."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -80,7 +80,8 @@ class Report:
     Args:
         cloud: The cloud.
         changes: Each planned asset, in the order of the plan.
-        extra: Streams that are not in the plan. They are left alone.
+        extra: Streams that are not in the plan, and consumers of those that are, as ``stream/consumer``. They are left
+            alone.
         applied: Whether the changes were made: not in a dry run, and none at all if one was refused.
     """
 
@@ -131,14 +132,18 @@ async def provision(server: Requester, plan: Config, *, dry_run: bool = False) -
     new = {change.stream for change in changes if change.outcome is Outcome.CREATED}
     changes += [await _compare_consumer(server, each["stream"], each["config"], new) for each in plan["consumers"]]
     planned = {want["name"] for want in plan["streams"]}
-    extra = tuple(name for name in await _names(server) if name not in planned)
+    extra = [name for name in await _names(server, "STREAM.NAMES", "streams") if name not in planned]
+    consumers = {(each["stream"], each["config"]["name"]) for each in plan["consumers"]}
+    for stream in sorted(planned - new):
+        found = await _names(server, f"CONSUMER.NAMES.{stream}", "consumers")
+        extra += [f"{stream}/{name}" for name in found if (stream, name) not in consumers]
     apply = not dry_run and all(change.outcome is not Outcome.REFUSED for change in changes)
     if apply:
         wanted = [*plan["streams"], *(each["config"] for each in plan["consumers"])]
         for change, want in zip(changes, wanted, strict=True):
             if change.outcome is not Outcome.UNCHANGED:
                 await _make(server, change, want)
-    return Report(str(plan["cloud"]), tuple(changes), extra, apply)
+    return Report(str(plan["cloud"]), tuple(changes), tuple(extra), apply)
 
 
 async def _compare_stream(server: Requester, want: Config) -> Change:
@@ -201,11 +206,11 @@ async def _info(server: Requester, stream: str, consumer: str) -> dict[str, Any]
     return await _call(server, f"consumer {stream}/{consumer}", api_call("CONSUMER.INFO", stream, consumer))
 
 
-async def _names(server: Requester) -> list[str]:
+async def _names(server: Requester, call: str, what: str) -> list[str]:
     names: list[str] = []
     while True:
-        page = await _call(server, "streams", api_call("STREAM.NAMES"), {"offset": len(names)})
-        found = (page or {}).get("streams") or []
+        page = await _call(server, what, api_call(call), {"offset": len(names)})
+        found = (page or {}).get(what) or []
         names += found
         if not found or page is None or len(names) >= page["total"]:
             return sorted(names)

@@ -26,7 +26,11 @@ def connection_yaml(policy: Policy, identity: IdentityEntry) -> str:
         server=policy.clouds[identity.cloud].clients,
         queues=queues,
     )
-    return json.dumps(connection.model_dump(), indent=2) + "\n"
+    value = connection.model_dump()
+    for settings in value["queues"].values():
+        if not settings["inbox"]:  # a release that knows no inbox refuses the word, and reads what has none
+            del settings["inbox"]
+    return json.dumps(value, indent=2) + "\n"
 
 
 def _settings(queue: Queue) -> QueueSettings:
@@ -45,4 +49,5 @@ def _settings(queue: Queue) -> QueueSettings:
         deadline_ms=queue.deadline_ms,
         result_ttl_ms=queue.result_ttl_ms,
         max_payload=queue.max_payload,
+        inbox=list(queue.inbox),
     )

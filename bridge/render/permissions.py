@@ -123,7 +123,13 @@ def _producer(queue: Queue, me: str) -> list[Grant]:
         ),
         Grant("subscribe", subjects.any_event(name, me), queue.work),
         Grant("subscribe", subjects.done_of_producer(name, me), queue.home),
+        *(_read_inbox(queue, me) if me in queue.inbox else []),
     ]
+
+
+def _read_inbox(queue: Queue, me: str) -> list[Grant]:
+    """Pull and settle one's own results, by a consumer whose filter nobody but the provisioner may set."""
+    return _pull(subjects.results_stream(queue.name), subjects.inbox_consumer(me), queue.home, queue.home)
 
 
 def _worker(queue: Queue) -> list[Grant]:

@@ -22,7 +22,7 @@ DUPLICATE_WINDOW_S: Final = 120
 """How long a server remembers message ids: longer than a client buffers and sends again."""
 
 MAX_ACK_PENDING: Final = 65_536
-"""Jobs of a queue that may be at work at once, over all workers."""
+"""Jobs of a queue that may be at work at once, over all workers; and results that the readers of an inbox may hold."""
 
 MAX_WAITING: Final = 4_096
 """Pulls that may wait at once: workers times overlapping pulls. It cannot be changed later."""
@@ -61,6 +61,10 @@ def plan(policy: Policy, cloud: str) -> Config:
             consumers += [
                 {"stream": subjects.jobs_stream(queue.name), "config": _jobs_consumer(queue, priority)}
                 for priority in subjects.PRIORITIES
+            ]
+            consumers += [
+                {"stream": subjects.results_stream(queue.name), "config": _inbox_consumer(queue, producer)}
+                for producer in queue.inbox
             ]
     # A consumer has its stream's replicas.
     replicated = [thresholds.replicated(stream, policy.clouds[cloud].servers) for stream in streams]
@@ -281,6 +285,16 @@ def _replay_consumer(queue: Queue) -> Config:
         **_named(queue.workers, f"replay orders of {queue.name}, pulled by {queue.workers}"),
         "filter_subject": subjects.any_replay(queue.name),
         "metadata": {},
+    }
+
+
+def _inbox_consumer(queue: Queue, producer: str) -> Config:
+    """It holds nothing back: its stream keeps results for as long as it would without, and then they are gone."""
+    return {
+        **_jobs_consumer(queue, "normal"),
+        **_named(subjects.inbox_consumer(producer), f"results of {queue.name} that {producer} has not acked"),
+        "filter_subject": subjects.any_result(queue.name, producer),
+        "metadata": thresholds.inbox(queue, MAX_ACK_PENDING),
     }
 
 

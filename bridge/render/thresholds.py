@@ -24,7 +24,7 @@ CRITICAL_SHARE: Final = 0.8
 """Of what a queue may hold: beyond it, producers are refused."""
 
 BEHIND_SHARE: Final = 0.1
-"""Of what a queue may hold: results that wait to go home."""
+"""Of what a queue may hold: results that wait to go home, or in an inbox to be read."""
 
 PEER_SILENCE_S: Final = 10
 PEERS_BEHIND: Final = 1_000
@@ -76,6 +76,16 @@ def workers(queue: Queue, max_ack_pending: int, max_waiting: int) -> dict[str, s
 def home(queue: Queue) -> dict[str, str]:
     """Of the consumer through which results leave."""
     return _metadata({"unprocessed-critical": _share(queue.max_pending, BEHIND_SHARE)})
+
+
+def inbox(queue: Queue, max_ack_pending: int) -> dict[str, str]:
+    """Of the consumer through which a producer reads its results: unread ones are gone after ``result_ttl``."""
+    return _metadata(
+        {
+            "unprocessed-critical": _share(queue.max_pending, BEHIND_SHARE),
+            "outstanding-ack-critical": _share(max_ack_pending, CRITICAL_SHARE),
+        }
+    )
 
 
 def replicated(stream: Mapping[str, Any], servers: int) -> dict[str, Any]:

@@ -155,6 +155,20 @@ async def test_streams_that_are_not_planned_are_told_and_kept(tmp_path: Path) ->
         assert report.extra == ("CONTROL_lookup", "DELAYED_lookup", "JOBS_lookup", "RESULTS_lookup")
 
 
+async def test_an_inbox_is_made_for_what_stands_and_kept_when_the_policy_has_it_no_more(tmp_path: Path) -> None:
+    with_inbox = POLICY.replace("    kinds: [resize, probe]\n", "    kinds: [resize, probe]\n    inbox: [alpha]\n")
+    async with running_bridge(tmp_path):
+        pass
+    async with running_bridge(tmp_path, with_inbox) as bridge:
+        report = await bridge.provision("aws")
+        assert outcomes(report)["consumer RESULTS_thumbs/inbox-alpha"] is Outcome.UNCHANGED
+        assert not report.extra
+    async with running_bridge(tmp_path) as bridge:
+        report = await bridge.provision("aws")
+        assert report.applied
+        assert report.extra == ("RESULTS_thumbs/inbox-alpha",)
+
+
 async def test_a_plan_without_room_says_what_to_do(tmp_path: Path) -> None:
     async with running_bridge(tmp_path, provisioned=False) as bridge:
         plan = plan_of(bridge, "aws")

@@ -40,7 +40,7 @@ ENTRIES = (
     IdentityEntry("link", "azure", Role.LINK),
 )
 QUEUES = (
-    Queue("thumbs", ("alpha", "beta"), "both", ("resize",), home="aws", work="azure"),
+    Queue("thumbs", ("alpha", "beta"), "both", ("resize",), home="aws", work="azure", inbox=("alpha",)),
     Queue("films", ("alpha",), "other", ("cut",), home="aws", work="azure"),
     Queue("lookup", ("both", "other"), "beta", ("find",), home="azure", work="aws"),
 )
@@ -141,6 +141,8 @@ def test_a_connection_loads_back_and_has_the_queues_it_needs(tmp_path: Path) -> 
     loaded = Connection.load(tmp_path)
     assert (loaded.identity, loaded.server) == ("both", POLICY.leaf.clients)
     assert set(loaded.queues) == {"thumbs", "lookup"}
+    assert loaded.queues["thumbs"].inbox == ["alpha"]
+    assert "inbox" not in yaml.safe_load(FILES["azure/connections/both.yaml"])["queues"]["lookup"]
     assert yaml.safe_load(FILES["aws/connections/idle.yaml"])["queues"] == {}
     assert set(yaml.safe_load(FILES["aws/connections/ops.yaml"])["queues"]) == set(POLICY.queues)
 
@@ -193,6 +195,28 @@ def test_a_worker_settles_its_own_consumer_in_both_forms_and_no_other() -> None:
         assert may("both", f"$JS.ACK.{tail}") is allowed
         assert may("both", f"$JS.ACK.aws.hash.{tail}") is allowed
     assert not may("both", "$JS.ACK.JOBS_films.other-normal.1.2.3.4.5")
+
+
+def test_a_producer_reads_its_own_inbox_and_no_other() -> None:
+    for name, allowed in (("alpha", True), ("beta", False), ("both", False), ("prov-aws", False)):
+        assert may(name, subjects.next_message("RESULTS_thumbs", "inbox-alpha")) is allowed
+        for ack in subjects.acks("RESULTS_thumbs", "inbox-alpha", "aws"):
+            assert may(name, ack.replace("*", "hash").replace(">", "1.2.3.4.5")) is allowed
+    for stream, consumer in (("RESULTS_thumbs", "inbox-beta"), ("RESULTS_films", "inbox-alpha")):
+        assert not may("alpha", subjects.next_message(stream, consumer))
+    assert not may("alpha", subjects.api_call("CONSUMER.CREATE", "RESULTS_thumbs", "inbox-alpha"))
+
+
+def test_an_inbox_delivers_its_producer_s_results_until_they_are_acked() -> None:
+    (inbox,) = [each for each in plan(POLICY, "aws")["consumers"] if each["config"]["name"].startswith("inbox-")]
+    assert inbox["stream"] == "RESULTS_thumbs"
+    config = inbox["config"]
+    assert (config["durable_name"], config["filter_subject"]) == ("inbox-alpha", "results.thumbs.alpha.*.*.*")
+    assert (config["ack_policy"], config["max_deliver"], config["deliver_policy"]) == ("explicit", -1, "all")
+    assert "deliver_subject" not in config
+    (home,) = [stream for stream in plan(POLICY, "aws")["streams"] if stream["name"] == "RESULTS_thumbs"]
+    assert home["retention"] == "limits"  # so that whoever does not read holds nothing back
+    assert not [each for each in plan(POLICY, "azure")["consumers"] if each["config"]["name"].startswith("inbox-")]
 
 
 def test_whoever_needs_nothing_may_do_nothing() -> None:
