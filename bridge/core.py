@@ -106,9 +106,10 @@ class Core:
         for name, field in _OPTIONAL[self.type].items():
             if held := getattr(self, field.attribute):  # left out where there is none, never null
                 value[name] = field.write(held)
-        data = strict_json.dump({"v": 1, "type": self.type, **value})
-        if decode(data) != self:
+        if _read(self.type, value) != self:
             raise BadFrame("a core holds a value that its encoding cannot carry")
+        data = strict_json.dump({"v": 1, "type": self.type, **value})
+        _check_length(data)
         return data
 
 
@@ -119,8 +120,7 @@ def decode(data: bytes) -> Core:
         UnknownVersion: ``v`` is another than 1.
         BadFrame: Anything else is not as specified, a field too many included.
     """
-    if len(data) > MAX_CORE_LEN:
-        raise BadFrame(f"the core is longer than {MAX_CORE_LEN} bytes")
+    _check_length(data)
     try:
         value = strict_json.parse_object(data)
     except ValueError:
@@ -128,9 +128,19 @@ def decode(data: bytes) -> Core:
     version, type_ = value.pop("v", None), value.pop("type", None)
     if type(version) is not int or version != 1:
         raise UnknownVersion(newer("an envelope", version) or "an envelope whose core names no version")
-    fields = _FIELDS.get(type_) if type(type_) is str else None
-    if fields is None:
+    if type(type_) is not str or type_ not in _FIELDS:
         raise BadFrame("the core is of an unknown type")
+    return _read(type_, value)
+
+
+def _check_length(data: bytes) -> None:
+    if len(data) > MAX_CORE_LEN:
+        raise BadFrame(f"the core is longer than {MAX_CORE_LEN} bytes")
+
+
+def _read(type_: str, value: strict_json.Object) -> Core:
+    """A core from its fields as JSON has them, without ``v`` and ``type``."""
+    fields = _FIELDS[type_]
     if value.keys() != fields.keys():
         fields = {**fields, **{name: field for name, field in _OPTIONAL[type_].items() if name in value}}
     if value.keys() != fields.keys():

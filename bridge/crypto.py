@@ -15,7 +15,6 @@ from typing import Final, Literal
 import nkeys
 from cryptography.cobblestone import Cobblestone256Decryptor, Cobblestone256Encryptor
 from cryptography.exceptions import InvalidSignature, InvalidTag
-from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.mlkem import MLKEM768PrivateKey, MLKEM768PublicKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
@@ -27,7 +26,6 @@ from cryptography.hazmat.primitives.hpke import (
     MLKEM768X25519PublicKey,
     Suite,
 )
-from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from bridge.errors import BadSeal, WeakKey
 
@@ -43,6 +41,7 @@ SEAL_OVERHEAD: Final = 72
 MAX_TREE: Final = 256
 
 _SUITE: Final = Suite(KEM.MLKEM768_X25519, KDF.HKDF_SHA256, AEAD.AES_256_GCM)
+_NO_SALT: Final = bytes(32)
 _NKEY: Final = re.compile(r"U[A-Z2-7]{55}")
 _P: Final = 2**255 - 19
 # The y coordinates of the eight points of small order: 0 and the two of order 8 stand for two points each.
@@ -267,8 +266,8 @@ class KemKey:
 
 
 def derive_key(secret: bytes, info: bytes) -> bytes:
-    """HKDF-SHA256 with an empty salt: 32 bytes."""
-    return HKDF(hashes.SHA256(), 32, salt=None, info=info).derive(secret)
+    """HKDF-SHA256 (RFC 5869) with an empty salt: 32 bytes, which are one block and so two calls of HMAC."""
+    return hmac.digest(hmac.digest(_NO_SALT, secret, "sha256"), info + b"\x01", "sha256")
 
 
 def sealed_length(length: int) -> int:

@@ -102,6 +102,17 @@ class Draft:
 # --- sealing ---------------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True, slots=True)
+class Unsigned:
+    """A message that is sealed and not yet signed."""
+
+    core: Core
+    """As it is sent."""
+    head: bytes = field(repr=False)
+    """Every byte before the signature block."""
+    ciphertext: bytes = field(repr=False)
+
+
 class Sealer:
     """Seals and signs for one identity; not for use by several threads at once.
 
@@ -129,32 +140,44 @@ class Sealer:
             PayloadTooLarge, BadFrame: As `seal`; then none is sealed.
             ValueError: None, or more than 256 messages.
         """
-        if not 0 < len(drafts) <= MAX_TREE:
+        return self.sign([self.close(draft, now_ms) for draft in drafts])
+
+    def sign(self, messages: Sequence[Unsigned]) -> list[Sealed]:
+        """Put up to 256 messages of `close` under one signature.
+
+        Raises:
+            ValueError: None, or more than 256 messages.
+        """
+        if not 0 < len(messages) <= MAX_TREE:
             raise ValueError(f"a batch has 1 to {MAX_TREE} messages")
-        parts = [self._seal(draft, now_ms) for draft in drafts]
-        root, paths = crypto.merkle_tree([crypto.leaf_hash(head) for _, head, _ in parts])
-        signature = self._key.sign(_batch_message(self._key.kid, len(parts), root))
+        kid, size = self._key.kid, len(messages)
+        root, paths = crypto.merkle_tree([crypto.leaf_hash(each.head) for each in messages])
+        signature = self._key.sign(_batch_message(kid, size, root))
         return [
             Sealed(
-                core,
-                head + frames.signature_block(self._key.kid, len(parts), index, path, signature) + ciphertext,
-                crypto.sha256(head),
+                each.core,
+                b"".join((each.head, frames.signature_block(kid, size, index, path, signature), each.ciphertext)),
+                crypto.sha256(each.head),
             )
-            for index, ((core, head, ciphertext), path) in enumerate(zip(parts, paths, strict=True))
+            for index, (each, path) in enumerate(zip(messages, paths, strict=True))
         ]
 
-    def _seal(self, draft: Draft, now_ms: int) -> tuple[Core, bytes, bytes]:
-        """The core as sent, every byte before the signature block, and the ciphertext."""
+    def close(self, draft: Draft, now_ms: int) -> Unsigned:
+        """Seal one message, for `sign`.
+
+        Raises:
+            PayloadTooLarge, BadFrame: As `seal`.
+        """
         if not draft.recipients:
             core = replace(draft.core, sender_kid=self._key.kid, wrap_id=b"")
-            return core, frames.close(frames.head(core, ()), b""), b""
+            return Unsigned(core, frames.close(frames.head(core, ()), b""), b"")
         wrap = draft.wrap or self._used(draft.recipients, now_ms)
         core = replace(draft.core, sender_kid=self._key.kid, wrap_id=wrap.wrap_id)
         body = _prelude(draft)
         before = frames.head(core, wrap.parts)
         key = crypto.derive_key(wrap.secret, _BODY_LABEL + crypto.sha256(before))
         ciphertext = crypto.seal_body(key, _context(core), body)
-        return core, frames.close(before, ciphertext), ciphertext
+        return Unsigned(core, frames.close(before, ciphertext), ciphertext)
 
     def wrap(self, recipients: tuple[KemPublicKey, ...], now_ms: int) -> Wrap:
         """A secret for one message whose payload is sealed first, which may take longer than a wrap lasts."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-from typing import Any, NoReturn
+from typing import Any, Final, NoReturn
 
 Object = dict[str, Any]
 
@@ -22,7 +22,7 @@ def parse_object(data: bytes) -> Object:
         ValueError: It is not strict JSON, or not an object. The text never holds any of the input.
     """
     try:
-        value = json.loads(data.decode("utf-8"), object_pairs_hook=_object, parse_float=_refuse, parse_constant=_refuse)
+        value = _READER.decode(data.decode("utf-8"))
     except (ValueError, RecursionError):
         # The causes carry the input (JSONDecodeError.doc, UnicodeDecodeError.object): drop them.
         raise ValueError("not strict JSON") from None
@@ -45,7 +45,7 @@ def expect_keys(value: object, names: set[str]) -> None:
 
 def dump(value: Object) -> bytes:
     """Encode compactly, keys in the order given."""
-    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode("utf-8")
+    return _WRITER.encode(value).encode("utf-8")
 
 
 def b64(data: bytes) -> str:
@@ -85,3 +85,8 @@ def _check_text(value: Object) -> None:
 
 def _refuse(_: str) -> NoReturn:
     raise ValueError
+
+
+# Made once: `json.loads` and `json.dumps` make one for each call, which takes longer than a core does.
+_READER: Final = json.JSONDecoder(object_pairs_hook=_object, parse_float=_refuse, parse_constant=_refuse)
+_WRITER: Final = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))

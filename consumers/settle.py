@@ -14,8 +14,9 @@ from typing import Final
 import structlog
 
 from bridge import subjects
+from bridge.batching import Batcher
 from bridge.clock import now_ms
-from bridge.envelope import Draft, Opener, Sealer
+from bridge.envelope import Draft, Opener
 from bridge.errors import (
     BridgeError,
     FencePoisoned,
@@ -79,7 +80,7 @@ class Settler:
 
     Args:
         judge: Looks at the fence when it turns out to be taken.
-        sealer: Seals results.
+        batcher: Seals results.
         opener: Holds the trust bundle: whom they are sealed to.
         transport: The workers' local broker.
         worker: The name of this process, for people.
@@ -89,14 +90,14 @@ class Settler:
     def __init__(
         self,
         judge: Judge,
-        sealer: Sealer,
+        batcher: Batcher,
         opener: Opener,
         transport: Transport,
         worker: str,
         signals: Signals,
     ) -> None:
         self._judge = judge
-        self._sealer = sealer
+        self._batcher = batcher
         self._opener = opener
         self._transport = transport
         self._worker = worker
@@ -197,7 +198,7 @@ class Settler:
         """As `_answer`; returns the name of what kept the result from being the one that stands."""
         now = now_ms()
         try:
-            data = self._seal(case, status, content, now, traceparent)
+            data = await self._seal(case, status, content, now, traceparent)
         except Refusal as refusal:  # of the bundle: the producer's keys ran out, and a new bundle may have others
             _log.error("no_key_to_answer", queue=case.queue, producer=case.core.sender, refusal=refusal.name)
             await self._transport.nak(case.delivery, LONGEST_PAUSE_S)
@@ -230,7 +231,7 @@ class Settler:
         _log.debug("job_answered", queue=case.queue, job=case.core.job, attempt=case.attempt, status=str(status))
         return taken
 
-    def _seal(self, case: Case, status: Status, content: Content, now: int, traceparent: str | None) -> bytes:
+    async def _seal(self, case: Case, status: Status, content: Content, now: int, traceparent: str | None) -> bytes:
         limit = case.settings.max_payload
         if len(content.body) > limit:
             raise PayloadTooLarge(
@@ -238,7 +239,7 @@ class Settler:
             )
         core = case.answer("result", case.attempt, self._worker, now, traceparent, case.core.args_tag)
         recipients = (self._opener.trust.peer(case.core.sender).kem_key(now),)
-        return self._sealer.seal(Draft(core, recipients, content, status), now).data
+        return (await self._batcher.seal(Draft(core, recipients, content, status), now)).data
 
     async def _poisoned(self, case: Case, refusal: Refusal) -> None:
         _log.error("fence_poisoned", queue=case.queue, job=case.core.job, refusal=refusal.name)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, TypeVar, overlo
 import structlog
 
 from bridge import observe
+from bridge.batching import Batcher
 from bridge.durations import seconds
 from bridge.envelope import Opener, Sealer
 from bridge.errors import ConfigurationError, UsageError
@@ -293,7 +294,7 @@ class Worker:
             reports = Reports(sealer, opener, transport, worker)
             attempts = Attempts(opener, cancels, reports, threads, children, signals)
             judge = Judge(opener, sealer, transport, self._handlers, attempts, cancels, worker)
-            settler = Settler(judge, sealer, opener, transport, worker, signals)
+            settler = Settler(judge, Batcher(sealer), opener, transport, worker, signals)
             self._intake = Intake(
                 judge,
                 cancels,

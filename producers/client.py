@@ -234,7 +234,7 @@ class Producer:
         if retry_failed:
             raise UsageError("retry_failed without a key: nothing says which job is meant")
         await self._ready(contract.queue, timeout, self._outbox.session)
-        (parcel,) = self._outbox.seal(contract, [value], terms)
+        (parcel,) = await self._outbox.seal(contract, [value], terms)
         if isinstance(parcel, BridgeError):
             raise parcel
         return await self._store(parcel, contract, timeout)
@@ -313,7 +313,7 @@ class Producer:
 
         async def seal(batch: Sequence[object]) -> list[Parcel | BridgeError]:
             await self._ready(contract.queue, timeout, self._outbox.session)
-            return self._outbox.seal(contract, batch, terms)
+            return await self._outbox.seal(contract, batch, terms)
 
         return await in_batches(values, window, seal, lambda parcel: self._store(parcel, contract, timeout))
 

@@ -152,7 +152,7 @@ class Keys:
     ) -> Handle[Any]:
         clock = asyncio.get_running_loop().time
         while True:
-            (parcel,) = self._outbox.seal(kind, [content], terms, wanted)
+            (parcel,) = await self._outbox.seal(kind, [content], terms, wanted)
             if isinstance(parcel, BridgeError):
                 raise parcel
             core = parcel.sealed.core

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from bridge import subjects
+from bridge.batching import Batcher
 from bridge.clock import now_ms
 from bridge.core import Core
 from bridge.envelope import Draft, Opener, Sealed, Sealer
@@ -61,7 +62,7 @@ class Outbox:
         self._opener = opener
         self._connection = connection
         self._transport = transport
-        self._sealer = Sealer(identity)
+        self._batcher = Batcher(Sealer(identity))
         self._meter, self._tracer = signals.meter, signals.tracer
         self.session: Final = secrets.token_hex(12)
         """96 random bits: nobody can guess, and so take, a job's subject before it is sent."""
@@ -94,12 +95,12 @@ class Outbox:
         """
         return _content(args, kind, self.settings(kind))
 
-    def seal(
+    async def seal(
         self, kind: Kind[Any, Any], batch: Sequence[object], terms: Terms, keyed: Keyed | None = None
     ) -> list[Parcel | BridgeError]:
-        """Seal one job for each of ``batch`` under one signature; what cannot be sealed is its error, in its place.
+        """Seal one job for each of ``batch``; what cannot be sealed is its error, in its place.
 
-        A keyed job is a batch of its own.
+        They share a signature with whatever else is sealed in this turn of the loop. A keyed job is a batch of its own.
 
         Raises:
             ConfigurationError, UsageError, TrustError, Refusal: What holds for all of them.
@@ -110,18 +111,20 @@ class Outbox:
         recipients = (trust.peer(settings.workers).kem_key(now),)
         when = terms.times(now, settings)
         outcomes: list[Parcel | BridgeError] = []
-        drafts: list[tuple[Draft, Span]] = []
+        sealed: list[tuple[int, asyncio.Future[Sealed], Span]] = []
         for args in batch:
+            span = NO_SPAN
             try:
                 content = _content(args, kind, settings)
+                core, span = self._begin(kind, settings, now, when, terms.priority, keyed)
+                sealed.append((len(outcomes), self._batcher.seal(Draft(core, recipients, content), now), span))
             except BridgeError as error:
-                outcomes.append(self._refused(kind.queue, kind.name, NO_SPAN, error))
-                continue
-            core, span = self._begin(kind, settings, now, when, terms.priority, keyed)
-            drafts.append((Draft(core, recipients, content), span))
-            outcomes.append(_PENDING)
-        sealed = iter(self._seal(drafts, now))
-        return [next(sealed) if outcome is _PENDING else outcome for outcome in outcomes]
+                outcomes.append(self._refused(kind.queue, kind.name, span, error))
+            else:
+                outcomes.append(_PENDING)
+        for place, signed, span in sealed:
+            outcomes[place] = Parcel(await signed, span)
+        return outcomes
 
     async def store(self, parcel: Parcel, timeout: float) -> None:
         """Have the local server store a job, sending the same bytes again until it is known to.
@@ -205,19 +208,6 @@ class Outbox:
             args_tag=keyed.tag.args_tag if keyed is not None else b"",
         )
         return core, span
-
-    def _seal(self, drafts: Sequence[tuple[Draft, Span]], now: int) -> list[Parcel | BridgeError]:
-        if not drafts:
-            return []
-        try:
-            sealed = self._sealer.seal_batch([draft for draft, _ in drafts], now)
-        except BridgeError as error:
-            # One that cannot be sealed fails its batch: seal alone, to find which.
-            if len(drafts) > 1:
-                return [self._seal([each], now)[0] for each in drafts]
-            core, span = drafts[0][0].core, drafts[0][1]
-            return [self._refused(core.queue, core.kind, span, error)]
-        return [Parcel(each, span) for each, (_, span) in zip(sealed, drafts, strict=True)]
 
 
 _PENDING: Final = BridgeError("not sealed yet")
