@@ -42,7 +42,7 @@ def authenticate_answer(
     data: bytes,
     type: Literal["result", "start", "event"],
     key: JobKey,
-    job_digest: bytes,
+    job_digest: bytes | None,
     workers: str,
     now: int,
     tag: Tag | None = None,
@@ -54,7 +54,8 @@ def authenticate_answer(
         data: What stands, or came, on a subject of the job.
         type: What must stand there.
         key: The job and generation that the subject names.
-        job_digest: The job's digest: an answer to other bytes under the same id is no answer.
+        job_digest: The job's digest: an answer to other bytes under the same id is no answer. None where nobody knows
+            it: whatever job of that id was answered, the answer says which.
         workers: The principal that works the queue.
         now: Milliseconds UTC.
         tag: Of a keyed job, where it is known: a result may answer other bytes then, of the same kind and arguments.
@@ -73,7 +74,7 @@ def authenticate_answer(
     if tag is not None and core.args_tag:
         if tag != (core.kind, core.args_tag):
             raise KeyConflict(f"job {core.job} on {core.queue}: its key was used before with another kind or arguments")
-    elif core.job_digest != job_digest:
+    elif job_digest is not None and core.job_digest != job_digest:
         if core.args_tag:  # and nothing is known of the job but its digest
             raise KeyConflict(
                 f"job {core.job} on {core.queue}: its key was answered for another submit; submit it with its key again"

@@ -25,10 +25,11 @@ from bridge.errors import (
     KeyConflict,
     OutcomeUnknown,
 )
-from bridge.job import Content, JobToken, Kind
+from bridge.job import Content, JobToken, Kind, Status
 from producers.client import Producer
 from producers.events import Progress
 from producers.handle import Handle
+from producers.inbox import Inbox, Result
 
 __all__ = [
     "BridgeError",
@@ -36,6 +37,7 @@ __all__ = [
     "DeadlineExceeded",
     "FencePoisoned",
     "Handle",
+    "Inbox",
     "JobCancelled",
     "JobFailed",
     "JobToken",
@@ -44,4 +46,6 @@ __all__ = [
     "OutcomeUnknown",
     "Producer",
     "Progress",
+    "Result",
+    "Status",
 ]

@@ -23,10 +23,11 @@ from bridge.envelope import Opened, Opener
 from bridge.errors import BridgeError, FencePoisoned, KeyConflict, QueueFull, Refusal, TransportError, UsageError
 from bridge.fence import OtherBytes, authenticate_answer
 from bridge.identity import Connection
-from bridge.signals import NO_SPAN, Operation, Signals, about, metrics
+from bridge.signals import Signals, metrics
 from bridge.subjects import JobKey
 from bridge.transport import Message, Transport
 from producers.handle import Handle
+from producers.outcome import open_result
 
 SWEEP_S: Final = 5.0
 """Seconds between sweeps, give or take a fifth, so that a fleet of producers does not sweep in step."""
@@ -204,18 +205,7 @@ class Arrivals:
         result = authenticate_answer(self._opener, message.data, "result", key, digest, workers, now_ms(), tag)
         if handle.done():
             return
-        core = result.core
-        span = NO_SPAN
-        if core.traceparent is not None:
-            seen = about(core.queue, core.kind, core.job, {"messaging.message.body.size": len(message.data)})
-            span = self._tracer.start(Operation.PROCESS, f"results.{core.queue}", seen, parent=core.traceparent)
-        try:
-            opened = self._opener.open(result)
-        except Refusal as refusal:
-            span.end(refusal.name)
-            raise
-        span.note({"bunny.status": str(opened.status), "bunny.attempt": core.attempt})
-        span.end()
+        core, opened = result.core, open_result(self._opener, self._tracer, result, len(message.data))
         self._meter.count(metrics.RESULTS, core.queue, core.kind, str(opened.status))
         if handle.stored_at is not None:
             waited = asyncio.get_running_loop().time() - handle.stored_at

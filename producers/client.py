@@ -13,7 +13,7 @@ from bridge import observe
 from bridge.clock import now_ms
 from bridge.durations import seconds
 from bridge.envelope import Opener
-from bridge.errors import BridgeError, ConfigurationError, NotConnected, UsageError
+from bridge.errors import BridgeError, NotConnected, UsageError
 from bridge.fence import Tag
 from bridge.follow import following
 from bridge.identity import Connection, Identity
@@ -29,9 +29,10 @@ from producers.batches import in_batches
 from producers.cancel import Canceller
 from producers.events import Events
 from producers.handle import Desk, Handle, Signed
+from producers.inbox import PREFETCH, Inbox
 from producers.keyed import Keyed, Keys
 from producers.outbox import Outbox, Parcel
-from producers.terms import Priority, Terms, contract_of
+from producers.terms import Priority, Terms, contract_of, token_of
 
 if TYPE_CHECKING:
     from opentelemetry.trace import TracerProvider
@@ -69,6 +70,7 @@ class Producer:
         self._name = identity.name
         self._connection = connection
         self._transport = transport
+        self._signals = signals
         self._opener = Opener(identity, trust)
         self._outbox = Outbox(identity, self._opener, connection, transport, signals)
         self._arrivals = Arrivals(connection, transport, self._opener, signals)
@@ -336,20 +338,7 @@ class Producer:
             UsageError: It is not a token of a job of this identity.
             TransportError: The local server does not answer.
         """
-        token = JobToken.parse(token) if isinstance(token, str) else token
-        if not isinstance(token, JobToken):
-            raise UsageError(f"a token is text, or a JobToken, and not {type(token).__name__}; pass handle.token")
-        if token.producer != self._name:
-            raise UsageError(f"the token is of a job of {token.producer}; attach it as that identity")
-        settings = self._connection.queues.get(token.queue)
-        if settings is None:
-            raise ConfigurationError(
-                f"{self._name} has no queue {token.queue!r}; render and deliver the connection again"
-            )
-        if generation is not None:
-            if generation < 0:
-                raise UsageError(f"generation {generation}; they count from 0")
-            token = token._replace(generation=generation)
+        token, settings = token_of(token, self._connection, generation)
         await self._arrivals.listen(token.queue, token.session if token.n else KEYED)
         handle = await self._attach(token, settings.deadline_ms)
         if generation is None and not handle.succeeded():
@@ -357,6 +346,21 @@ class Producer:
             if newest > token.generation:
                 return await self._attach(token._replace(generation=newest), settings.deadline_ms, handle.tag)
         return handle
+
+    def inbox(self, queue: str, *, prefetch: int = PREFETCH) -> Inbox:
+        """This identity's results on a queue, until one of its processes has acked them: whoever submitted the jobs.
+
+        Args:
+            queue: One on which the policy gives this identity an inbox.
+            prefetch: Results that this process holds at most, 1 to 1,000.
+
+        Returns:
+            What to read them from: ``async with relay.inbox("thumbnails") as inbox``, ``async for result in inbox``.
+
+        Raises:
+            ConfigurationError: The policy gives it none there.
+        """
+        return Inbox(self._connection, queue, self._transport, self._opener, self._signals, prefetch)
 
     async def _attach(self, token: JobToken, lifetime_ms: int, tag: Tag | None = None) -> Handle[Any]:
         known = self._arrivals.get(token.key)

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, TypeVar, over
 
 from bridge.durations import seconds
 from bridge.envelope import Opened
-from bridge.errors import BridgeError, DeadlineExceeded, JobCancelled, JobFailed, OutcomeUnknown, PayloadTooLarge
+from bridge.errors import BridgeError, OutcomeUnknown
 from bridge.fence import Tag, tag_of
-from bridge.job import BYTES, JSON, Content, Failure, JobToken, Status, decode
+from bridge.job import JobToken, Status
 from bridge.subjects import JobKey
+from producers.outcome import value_of
 
 if TYPE_CHECKING:
     from producers.events import Progress
@@ -146,7 +147,7 @@ class Handle(Generic[R]):
         if isinstance(outcome, BridgeError):
             # A new exception for each caller: a raised one grows a traceback that would pile up.
             raise outcome.__class__(*outcome.args) from outcome
-        return _value(outcome, type if type is not None else self._result_type)
+        return value_of(outcome, type if type is not None else self._result_type)
 
     async def cancel(self, reason: str = "", *, timeout: float | timedelta = CANCEL_TIMEOUT_S) -> None:
         """Ask for the job not to be done, or not to its end.
@@ -222,27 +223,3 @@ class Handle(Generic[R]):
 
     def __repr__(self) -> str:
         return f"<Handle {self.token.queue} {self.id} {'done' if self.done() else 'open'}>"
-
-
-def _value(opened: Opened, type_: type[Any] | None) -> object:
-    match opened.status:
-        case Status.SUCCEEDED if opened.payload is not None:
-            raise PayloadTooLarge(
-                f"job {opened.core.job}: a result in parts, which this release does not read; update it"
-            )
-        case Status.SUCCEEDED:
-            return decode(opened.content, type_ if type_ is not None else _natural(opened.content))
-        case Status.CANCELLED:
-            raise JobCancelled(decode(opened.content, str))
-        case Status.EXPIRED:
-            raise DeadlineExceeded(
-                f"job {opened.core.job} on {opened.core.queue}: its deadline passed before it could run"
-            )
-        case _:
-            failure = decode(opened.content, Failure)
-            raise JobFailed(failure.type, failure.message, opened.core.attempt or 0)
-
-
-def _natural(content: Content) -> type[Any]:
-    """What a result is without a declared type: a JSON value, bytes, or content as it is."""
-    return {JSON: object, BYTES: bytes}.get(content.content_type, Content)

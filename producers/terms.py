@@ -8,9 +8,9 @@ from typing import Any, Final, Literal, NamedTuple, TypeAlias, get_args
 
 from bridge.core import MAX_LIFETIME_MS
 from bridge.durations import seconds
-from bridge.errors import UsageError
-from bridge.identity import QueueSettings
-from bridge.job import Kind
+from bridge.errors import ConfigurationError, UsageError
+from bridge.identity import Connection, QueueSettings
+from bridge.job import JobToken, Kind
 
 Priority: TypeAlias = Literal["high", "normal", "low"]
 PRIORITIES: Final = get_args(Priority)
@@ -87,6 +87,29 @@ def _lifetime_ms(deadline: float | timedelta | None, settings: QueueSettings) ->
             f"a deadline of {asked:g} s; it must be above 0 and below {limit // 1000} s, the queue's result_ttl"
         )
     return max(int(asked * 1000), 1)
+
+
+def token_of(token: object, connection: Connection, generation: int | None) -> tuple[JobToken, QueueSettings]:
+    """The token of a job of one's own, of the generation named if one is, and the settings of its queue.
+
+    Raises:
+        UsageError, ConfigurationError: It is none.
+    """
+    token = JobToken.parse(token) if isinstance(token, str) else token
+    if not isinstance(token, JobToken):
+        raise UsageError(f"a token is text, or a JobToken, and not {type(token).__name__}; pass handle.token")
+    if token.producer != connection.identity:
+        raise UsageError(f"the token is of a job of {token.producer}; attach it as that identity")
+    settings = connection.queues.get(token.queue)
+    if settings is None:
+        raise ConfigurationError(
+            f"{connection.identity} has no queue {token.queue!r}; render and deliver the connection again"
+        )
+    if generation is not None:
+        if generation < 0:
+            raise UsageError(f"generation {generation}; they count from 0")
+        token = token._replace(generation=generation)
+    return token, settings
 
 
 def contract_of(queue: str | Kind[Any, Any], kind: object, args: object) -> tuple[Kind[Any, Any], object]:

@@ -50,6 +50,8 @@ RESULTS: Final = _counter("producer_results", "Handles settled, by status of the
 ROUND_TRIP: Final = _histogram("producer_round_trip", "From sent by this process to its verified result", *_JOB)
 RESULTS_REFUSED: Final = _counter("producer_results_refused", "Results that did not verify", "queue", "refusal")
 HANDLES: Final = _gauge("producer_handles_open", "Handles that wait for a result")
+INBOX_RESULTS: Final = _counter("producer_inbox_results", "Results given out by an inbox, by status", *_JOB, "status")
+INBOX_HELD: Final = _gauge("producer_inbox_held", "Results that an inbox of this process holds, not acked", "queue")
 
 # --- workers ---------------------------------------------------------------------------------------
 

@@ -12,6 +12,7 @@ import pytest
 from tests.acceptance.typed import TIMEOUT_S, bunny, environment, up
 
 ROOT = Path(__file__).resolve().parents[2]
+CHECKED = ("contract.py", "worker.py", "submit.py", "store.py")
 RUN = """\
 import asyncio
 import test_thumbnails
@@ -22,12 +23,16 @@ asyncio.run(asyncio.wait_for(test_thumbnails.test_thumbnails(), 30))
 
 @pytest.fixture
 def application(tmp_path: Path) -> Path:
-    """A folder with the programs of the document, and the policy that `bunny init` writes."""
+    """A folder with the programs of the document, and the policy that `bunny init` writes, with an inbox."""
     blocks = re.findall(r"```python\n# (\w+\.py)\n(.*?)```", (ROOT / "docs/sdk.md").read_text(), re.DOTALL)
     assert len(blocks) == (ROOT / "docs/sdk.md").read_text().count("```python")
     for name, text in blocks:
         (tmp_path / name).write_text(text)
     bunny("init", tmp_path)
+    policy = tmp_path / "bridge.yaml"
+    text = policy.read_text()
+    assert "inbox: []" in text
+    policy.write_text(text.replace("inbox: []", "inbox: [relay-api]"))
     return tmp_path
 
 
@@ -45,14 +50,14 @@ def test_its_programs_do_what_its_test_says(application: Path) -> None:
 
 def test_its_programs_are_what_the_type_checker_expects(application: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "mypy", "--strict", "--cache-dir", ".mypy", "contract.py", "worker.py", "submit.py"],
+        [sys.executable, "-m", "mypy", "--strict", "--cache-dir", ".mypy", *CHECKED],
         cwd=application,
         env=environment(MYPYPATH=str(ROOT)),
         capture_output=True,
         text=True,
         timeout=3 * TIMEOUT_S,
     )
-    assert not [line for line in done.stdout.splitlines() if line.startswith(("contract.py", "worker.py", "submit.py"))]
+    assert not [line for line in done.stdout.splitlines() if line.startswith(CHECKED)]
     assert done.returncode == 0, done.stdout
 
 

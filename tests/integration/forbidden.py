@@ -149,6 +149,15 @@ def _work(queue: Queue, me: IdentityEntry) -> list[str]:
     for other in ("mine", f"{queue.workers}-urgent"):
         acts += [f"$JS.{queue.home}.API.CONSUMER.MSG.NEXT.JOBS_{name}.{other}"]
         acts += [f"$JS.ACK.JOBS_{name}.{other}.1.1.1.1.0", f"$JS.ACK.{queue.home}.hash.JOBS_{name}.{other}.1.1.1.1.0"]
+    for producer in queue.producers:
+        if producer != me.name or producer not in queue.inbox:
+            acts += [
+                f"$JS.API.CONSUMER.MSG.NEXT.RESULTS_{name}.inbox-{producer}",
+                f"$JS.ACK.RESULTS_{name}.inbox-{producer}.1.1.1.1.0",
+                f"$JS.ACK.{queue.home}.hash.RESULTS_{name}.inbox-{producer}.1.1.1.1.0",
+            ]
+        if queue.home != me.cloud:
+            acts.append(f"$JS.{queue.home}.API.CONSUMER.MSG.NEXT.RESULTS_{name}.inbox-{producer}")
     if me.name != queue.workers:
         acts += [
             f"$JS.{queue.home}.API.CONSUMER.MSG.NEXT.JOBS_{name}.{consumer}",
@@ -199,6 +208,13 @@ def _making(policy: Policy, me: IdentityEntry) -> list[str]:
             f"CONTROL_{queue.name}": {queue.home: ""},
             f"REPLAY_{queue.name}": {queue.work: queue.workers},
         }
+        inboxes = [
+            f"$JS.API.CONSUMER.{call}.RESULTS_{queue.name}.inbox-{producer}"
+            for producer in queue.producers
+            for call in ("CREATE", "DURABLE.CREATE")
+        ]
+        if me.role is not Role.PROVISIONER or me.cloud != queue.home:
+            acts += inboxes
         for stream, consumers in places.items():
             for api in _apis(policy, me):
                 own = api == "$JS.API" and me.role is Role.PROVISIONER

@@ -54,12 +54,13 @@ class Plain:
         assert "error" not in answer, (call, answer["error"])
         return dict(answer)
 
-    async def pull(self, stream: str, consumer: str, cloud: str) -> Msg:
-        """The next message of a consumer in the other cloud."""
+    async def pull(self, stream: str, consumer: str, cloud: str | None = None) -> Msg:
+        """The next message of a consumer, of the other cloud where that is named."""
+        api = "$JS.API" if cloud is None else f"$JS.{cloud}.API"
         inbox = self.client.new_inbox()
         found = await self.client.subscribe(inbox)
         body = json.dumps({"batch": 1, "expires": 5_000_000_000, "idle_heartbeat": 1_000_000_000}).encode()
-        await self.client.publish(f"$JS.{cloud}.API.CONSUMER.MSG.NEXT.{stream}.{consumer}", body, reply=inbox)
+        await self.client.publish(f"{api}.CONSUMER.MSG.NEXT.{stream}.{consumer}", body, reply=inbox)
         async with asyncio.timeout(10):
             while True:
                 message = await found.next_msg(timeout=5)

@@ -25,7 +25,7 @@ EVERY_ROLE = POLICY.replace(
     "  boss-aws: {cloud: aws, role: operator}\n  agent-azure: {cloud: azure, role: agent}\n"
     "  sys-aws: {cloud: aws, role: system}\n  sys2-aws: {cloud: aws, role: system}\n"
     "  sys-azure: {cloud: azure, role: system}\n  link-azure:",
-)
+).replace("[alpha, beta]\n", "[alpha, beta]\n    inbox: [alpha]\n")
 SERVICES = ("alpha", "beta", "relay", "bunny", "gamma")
 SYSTEM = ("sys-aws", "sys2-aws", "sys-azure")
 USERS = (*SERVICES, *SYSTEM, "ops-aws", "ops-azure", "prov-aws", "prov-azure", "boss-aws", "agent-azure")
@@ -191,6 +191,20 @@ async def test_a_job_goes_there_and_its_result_comes_home(
         assert (await here.ask(f"{get}.STARTS_{queue}.starts.{tail}")).data == b"starts"
         assert status(await there.ask(f"{get}.JOBS_{queue}.{subject}")) == "404"
         assert not there.refused | here.refused
+
+
+async def test_a_producer_reads_and_acks_its_inbox_without_a_right_to_make_one(tmp_path: Path) -> None:
+    async with (
+        running(every_role(tmp_path), tmp_path / "b") as bridge,
+        plain(bridge, "alpha") as alpha,
+        plain(bridge, "bunny") as bunny,
+    ):
+        for producer in ("beta", "alpha"):
+            assert b"error" not in (await bunny.ask(f"results.thumbs.{producer}.{SESSION}.1.0", producer.encode())).data
+        mine = await alpha.pull("RESULTS_thumbs", "inbox-alpha")
+        assert (mine.subject, mine.data) == (f"results.thumbs.alpha.{SESSION}.1.0", b"alpha")
+        await alpha.ask(mine.reply, b"+ACK")  # confirmed
+        assert not alpha.refused
 
 
 @pytest.mark.parametrize("name", ["ops-aws", "ops-azure", "boss-aws"])

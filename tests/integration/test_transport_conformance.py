@@ -411,6 +411,34 @@ async def test_results_flow_home_and_are_told(opens: Opens, tmp_path: Path) -> N
         assert home.data == b"later"
 
 
+async def test_results_that_came_home_wait_in_an_inbox_for_whoever_acks_them(opens: Opens, tmp_path: Path) -> None:
+    async with opens(tmp_path) as world:
+        bunny = await world.transport("bunny")
+        await bunny.publish("RESULTS_thumbs", subjects.result(JobKey("thumbs", "beta", SESSION, 1)), b"another's")
+        await answer(bunny, 1)
+        web, daemon = [await world.transport("alpha") for _ in range(2)]
+        first, second = [each.pull("RESULTS_thumbs", subjects.inbox_consumer("alpha")) for each in (web, daemon)]
+        first.grant(9)
+        [delivery] = await take(first, 1)
+        assert (delivery.message.subject, delivery.message.data) == (subjects.result(key(1)), b"result")
+        assert await first.close() == []  # and never acked
+        second.grant(9)
+        [again] = await take(second, 1)
+        assert again.message == delivery.message
+        assert again.delivered >= 2  # what was still asked for was handed back
+        await daemon.ack(again)
+        await world.cut()
+        await answer(bunny, 2)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(2 * ACK_WAIT_S):
+                pytest.fail(f"came: {await second.get()}")
+        await world.heal()
+        [last] = await take(second, 1)
+        assert last.message.subject == subjects.result(key(2))
+        await daemon.ack(last)
+        assert await web.lookup("RESULTS_thumbs", subjects.result(key(1))) is not None  # an ack removes nothing
+
+
 async def test_a_callback_that_fails_does_not_end_its_subscription(opens: Opens, tmp_path: Path) -> None:
     async with opens(tmp_path) as world:
         alpha, bunny = await world.transport("alpha"), await world.transport("bunny")

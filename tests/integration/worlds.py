@@ -24,17 +24,19 @@ clouds:
   azure: {role: leaf, clients: "tls://azure.test:4222", durability: process}
 identities:
   alpha: {cloud: aws}
+  beta: {cloud: aws}
   bunny: {cloud: azure}
   prov-aws: {cloud: aws, role: provisioner}
   prov-azure: {cloud: azure, role: provisioner}
   boss-azure: {cloud: azure, role: operator}
   link-azure: {cloud: azure, role: link}
 queues:
-  thumbs: {producers: [alpha], workers: bunny, kinds: [resize], ack_wait: 1s}
+  thumbs: {producers: [alpha, beta], workers: bunny, kinds: [resize], ack_wait: 1s, inbox: [alpha]}
   tiny: {producers: [alpha], workers: bunny, kinds: [resize], max_pending: 2}
   small: {producers: [alpha], workers: bunny, kinds: [resize], max_bytes: 1MiB}
 """
-"""`alpha` in AWS produces for `bunny` in Azure: an ack wait short enough to wait for, and queues that fill at once."""
+"""`alpha` in AWS (and `beta`, once) produces for `bunny` in Azure: an ack wait short enough to wait for, an inbox, and
+queues that fill at once."""
 
 
 class World(Protocol):
