@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from bridge import subjects
 from bridge.clock import now_ms
@@ -21,7 +21,16 @@ AT_ONCE: Final = 8
 MAX_ANSWER: Final = 256 * 1024
 """Bytes of one answer."""
 
-Counts = Mapping[str, int]
+
+class Unread(NamedTuple):
+    """How much of a producer's inbox is unread."""
+
+    unread: int
+    """Results that are not acked."""
+    given: int
+    """Of these, given out before: held by a process, or about to come again."""
+    oldest_ms: int
+    """At most how old the oldest of them is; 0 where there is none."""
 
 
 @dataclass(slots=True)
@@ -30,6 +39,8 @@ class Look:
 
     queues: dict[str, dict[str, int]] = field(default_factory=dict)
     """By queue, the counts of `bridge.agent.report.COUNTS`; what got no answer is left out."""
+    inboxes: dict[tuple[str, str], Unread] = field(default_factory=dict)
+    """By queue and producer. No agent of the other cloud is told of them."""
     asked: int = 0
     failed: int = 0
 
@@ -55,12 +66,15 @@ async def look(transport: JetStreamTransport, connection: Connection) -> Look:
     async def at_home(queue: str, settings: QueueSettings) -> None:
         jobs, results = subjects.jobs_stream(queue), subjects.results_stream(queue)
         consumers = [subjects.jobs_consumer(settings.workers, priority) for priority in subjects.PRIORITIES]
-        stored, later, copy, *pulls = await asyncio.gather(
+        inboxes = [subjects.inbox_consumer(producer) for producer in settings.inbox]
+        stored, later, copy, *found = await asyncio.gather(
             ask("STREAM.INFO", jobs),
             ask("STREAM.INFO", subjects.delayed_stream(queue)),
             ask("STREAM.INFO", results),
             *(ask("CONSUMER.INFO", jobs, consumer) for consumer in consumers),
+            *(ask("CONSUMER.INFO", results, inbox) for inbox in inboxes),
         )
+        pulls, boxes = found[: len(consumers)], found[len(consumers) :]
         counts = seen.queues.setdefault(queue, {})
         if stored:
             counts.update(of_jobs(stored))
@@ -70,6 +84,9 @@ async def look(transport: JetStreamTransport, connection: Connection) -> Look:
             counts.update(of_copy(copy))
         if all(pulls):
             counts.update(of_consumers([pull for pull in pulls if pull]))
+        for producer, box in zip(settings.inbox, boxes, strict=True):
+            if copy and box:
+                seen.inboxes[queue, producer] = of_inbox(copy, box)
 
     async def at_work(queue: str) -> None:
         dead, refused = await asyncio.gather(
@@ -118,10 +135,26 @@ def of_consumers(infos: list[dict[str, Any]]) -> dict[str, int]:
     return {name: sum(_whole(info, key) for info in infos) for name, key in fields}
 
 
-def _age_ms(info: Mapping[str, Any]) -> int:
-    first = info.get("state", {}).get("first_ts")
+def of_inbox(stream: Mapping[str, Any], consumer: Mapping[str, Any]) -> Unread:
+    """How much of an inbox is unread, and for how long.
+
+    A server does not say how old the oldest of it is, and whoever looks on reads no message. It is not older than what
+    follows the last result up to which all are acked; and how old that is follows from where it lies between the first
+    and the last message stored: exactly where it is one of them, and so where it is about to be lost.
+    """
+    given = _whole(consumer, "num_ack_pending")
+    unread = given + _whole(consumer, "num_pending")
+    if not unread:
+        return Unread(0, 0, 0)
+    first, last = _whole(stream, "state", "first_seq"), _whole(stream, "state", "last_seq")
+    oldest, newest = _age_ms(stream), _age_ms(stream, "last_ts")
+    passed = max(_whole(consumer, "ack_floor", "stream_seq") + 1 - first, 0) / max(last - first, 1)
+    return Unread(unread, given, oldest - round((oldest - newest) * min(passed, 1.0)))
+
+
+def _age_ms(info: Mapping[str, Any], which: str = "first_ts") -> int:
     try:
-        stored = datetime.fromisoformat(str(first)).timestamp() * 1000
+        stored = datetime.fromisoformat(str(info.get("state", {}).get(which))).timestamp() * 1000
     except ValueError:
         return 0
     return max(now_ms() - int(stored), 0)

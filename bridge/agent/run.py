@@ -106,7 +106,7 @@ class Agent:
         seen = await look(self._transport, self._member.connection)
         state.failures += seen.failed
         if seen.asked == 0 or seen.failed < seen.asked:
-            state.queues, state.looked_at = seen.queues, self._clock()
+            state.queues, state.inboxes, state.looked_at = seen.queues, seen.inboxes, self._clock()
         if not self._alone:
             await self._tell()
 

@@ -32,6 +32,7 @@ def samples(state: State) -> Iterator[Sample]:
     """Everything that is known now."""
     here = state.cloud
     yield from _queues(state, "own", here)
+    yield from _inboxes(state)
     yield metrics.AGENT_CONNECTED, (here,), float(state.connected)
     yield metrics.AGENT_FAILURES, (here,), state.failures
     yield metrics.TRUST_VERSION, (here, "own"), state.trust_version
@@ -55,6 +56,14 @@ def _queues(state: State, via: str, cloud: str) -> Iterator[Sample]:
                 yield _TIMES[name], labels, count / 1000
             else:
                 yield _COUNTS[name], labels, count
+
+
+def _inboxes(state: State) -> Iterator[Sample]:
+    for (queue, producer), inbox in state.inboxes.items() if state.fresh else ():
+        labels = (queue, state.cloud, producer)
+        yield metrics.INBOX_UNREAD, labels, inbox.unread
+        yield metrics.INBOX_OLDEST, labels, inbox.oldest_ms / 1000
+        yield metrics.INBOX_OLDEST_LIMIT, labels, state.connection.queues[queue].result_ttl_ms / 1000
 
 
 def _peer(state: State, cloud: str) -> Iterator[Sample]:

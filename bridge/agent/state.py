@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from bridge.agent import link
+from bridge.agent.look import Unread
 from bridge.agent.report import Report
 from bridge.errors import WrongSubject
 from bridge.identity import Connection
@@ -50,6 +51,8 @@ class State:
     connection: Connection
     clock: Callable[[], float]
     queues: dict[str, dict[str, int]] = field(default_factory=dict)
+    inboxes: dict[tuple[str, str], Unread] = field(default_factory=dict)
+    """By queue and producer, as this agent saw them."""
     looked_at: float = float("-inf")
     servers: OrderedDict[str, link.Server] = field(default_factory=OrderedDict)
     peers: dict[str, Peer] = field(default_factory=dict)

@@ -7,11 +7,13 @@ from typing import Annotated, Final
 
 import typer
 
+from bridge.agent.look import Unread
 from bridge.cli.frame import AsJson, BridgeFolder, NotAsAsked, example, group, run
 from bridge.cli.out import Out
 from bridge.cli.queuestate import Clouds, QueueState, ask, inspectors
 from bridge.errors import ConfigurationError, TransportError
 from bridge.policy.hints import nearest
+from bridge.policy.quantities import spell_duration
 
 Inspectors = Annotated[
     list[Path] | None,
@@ -74,7 +76,8 @@ def show(
     state = states[queue]
     _show(out, state)
     _tell_missing(out, clouds)
-    out.result({**state.as_json(), "streams": state.streams(), "unknown": clouds.missing})
+    inboxes = {who: inbox._asdict() if inbox is not None else None for who, inbox in state.inboxes().items()}
+    out.result({**state.as_json(), "streams": state.streams(), "inboxes": inboxes, "unknown": clouds.missing})
     _check(clouds)
 
 
@@ -93,6 +96,19 @@ def _show(out: Out, state: QueueState) -> None:
             for cloud, name, about in state.rows()
         ],
     )
+
+    if inboxes := state.inboxes():
+        out.say()
+        out.table(
+            ("inbox of", "unread", "of these given out", "the oldest, at most", "gone after"),
+            [(who, *_inbox(inbox), spell_duration(settings.result_ttl_ms)) for who, inbox in inboxes.items()],
+        )
+
+
+def _inbox(inbox: Unread | None) -> tuple[str, str, str]:
+    if inbox is None:
+        return UNKNOWN, UNKNOWN, UNKNOWN
+    return _told(inbox.unread), _told(inbox.given), spell_duration(inbox.oldest_ms // 1000 * 1000)
 
 
 def _lag(about: dict[str, int | None]) -> str:

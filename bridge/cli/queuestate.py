@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from bridge import subjects
+from bridge.agent.look import Unread, of_inbox
 from bridge.cli.where import find_bridge
 from bridge.cli.who import connect_soon
 from bridge.errors import ConfigurationError, TransportError
@@ -76,6 +77,16 @@ class QueueState:
     def streams(self) -> list[dict[str, Any]]:
         """`rows` for machines."""
         return [{"cloud": cloud, "stream": name, **about} for cloud, name, about in self.rows()]
+
+    def inboxes(self) -> dict[str, Unread | None]:
+        """By producer, how much of its inbox is unread; None is unknown."""
+        home, results = self.settings.home, subjects.results_stream(self.name)
+        found: dict[str, Unread | None] = {}
+        for producer in self.settings.inbox:
+            stream = self.answers.get((home, results))
+            consumer = self.answers.get((home, f"{results}/{subjects.inbox_consumer(producer)}"))
+            found[producer] = of_inbox(stream, consumer) if stream and consumer else None
+        return found
 
     def as_json(self) -> dict[str, Any]:
         """The numbers for machines; null is unknown."""
@@ -182,7 +193,7 @@ async def look(clouds: Clouds, transport: JetStreamTransport, connection: Connec
         for where, stream in stream_names(name, settings):
             if where == cloud:
                 clouds.answers[cloud, stream] = await _info(transport, "STREAM.INFO", stream)
-        for where, path in consumer_names(name, settings):
+        for where, path in [*consumer_names(name, settings), *inbox_names(name, settings)]:
             if where == cloud:
                 clouds.answers[cloud, path] = await _info(transport, "CONSUMER.INFO", *path.split("/"))
 
@@ -204,6 +215,12 @@ def stream_names(queue: str, settings: QueueSettings) -> list[tuple[str, str]]:
         (settings.home, results),
         *((settings.work, name) for name in in_work),
     ]
+
+
+def inbox_names(queue: str, settings: QueueSettings) -> list[tuple[str, str]]:
+    """The same of each inbox."""
+    results = subjects.results_stream(queue)
+    return [(settings.home, f"{results}/{subjects.inbox_consumer(producer)}") for producer in settings.inbox]
 
 
 def consumer_names(queue: str, settings: QueueSettings) -> list[tuple[str, str]]:

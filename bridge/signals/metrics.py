@@ -92,6 +92,15 @@ SILENCE: Final = _gauge("results_silence_seconds", "Since the other cloud last s
 DEAD: Final = _gauge("queue_dead_letters", "Dead letters kept", *_SEEN)
 PUT_ASIDE: Final = _gauge("queue_refused_messages", "Messages kept that failed authentication", *_SEEN)
 
+_INBOX: Final = ("queue", "cloud", "producer")
+INBOX_UNREAD: Final = _gauge("inbox_unread", "Results in an inbox that are not acked", *_INBOX)
+INBOX_OLDEST: Final = _gauge(
+    "inbox_oldest_seconds", "Age of the oldest of them, at most; 0 where there is none", *_INBOX
+)
+INBOX_OLDEST_LIMIT: Final = _gauge(
+    "inbox_oldest_limit_seconds", "What `result_ttl` of the policy allows: older ones are gone, unread", *_INBOX
+)
+
 LINK_UP: Final = _gauge("link_up", "Whether anything comes through the link: 1, or 0", "cloud", "peer")
 LINK_ROUND_TRIP: Final = _gauge("link_round_trip_seconds", "To the other cloud's agent and back", "cloud", "peer")
 PEER_UP: Final = _gauge("peer_up", "Whether the other cloud's agent is heard and believed: 1, or 0", "cloud", "peer")

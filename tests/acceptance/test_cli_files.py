@@ -28,7 +28,8 @@ EVERYONE = (
 )
 COMMANDS = (
     *("init", "up", "keys new", "trust init", "trust sign", "trust show", "pki", "render", "provision"),
-    *("demo", "submit", "job show", "job wait", "queue ls", "queue show", "dead ls", "dead show", "open", "work"),
+    *("demo", "submit", "job show", "job wait", "inbox", "queue ls", "queue show", "dead ls", "dead show", "open"),
+    "work",
 )
 
 

@@ -26,7 +26,7 @@ from tests.support import POLICY, running_bridge
 ROOT = Path(__file__).resolve().parents[2]
 AGENTS = POLICY.replace(
     "  ops-aws:", "  agent-aws: {cloud: aws, role: agent}\n  agent-azure: {cloud: azure, role: agent}\n  ops-aws:"
-)
+).replace("    kinds: [resize, probe]\n", "    kinds: [resize, probe]\n    inbox: [alpha]\n")
 
 
 async def fetch(port: int, path: str) -> tuple[int, str]:
@@ -102,6 +102,8 @@ async def test_agents_know_both_clouds_and_a_cut_link_reads_unknown(tmp_path: Pa
         here = await shown(aws)
         assert here[f"bunny_link_up{AWS}"] == 1
         assert here['bunny_queue_oldest_seconds{cloud="aws",queue="thumbs",via="own"}'] > 0
+        assert here['bunny_inbox_unread{cloud="aws",producer="alpha",queue="thumbs"}'] == 0
+        assert here['bunny_inbox_oldest_limit_seconds{cloud="aws",producer="alpha",queue="thumbs"}'] == 86_400
         for name in ("ca", "server"):
             expires = here[f'bunny_certificate_expiry_timestamp_seconds{{certificate="{name}",cloud="aws"}}']
             assert expires > now_ms() / 1000

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -40,6 +41,7 @@ POLICY = dataclasses.replace(
         "eye-azure": IdentityEntry("eye-azure", "azure", Role.AGENT),
     },
 )
+INBOXED = dataclasses.replace(POLICY, queues=policy(inbox=("relay",)).queues)
 FLEET = Fleet.make(POLICY)
 KEY = FLEET.identities["eye-aws"].sign[-1]
 SUBJECT = subjects.stats("aws", "eye-aws")
@@ -234,4 +236,39 @@ def test_counts_are_whole_and_never_below_zero() -> None:
     empty = look.of_jobs({"state": {"messages": 0, "first_ts": "0001-01-01T00:00:00Z", "last_seq": 9}})
     assert (empty["oldest_ms"], empty["stored"], empty["done"]) == (0, 9, 9)
     assert look.of_copy({"sources": [{"lag": 2, "active": -1}]}) == {"lag": 2}
+    assert look.of_inbox({"state": "?"}, {"num_pending": None, "ack_floor": 3}) == look.Unread(0, 0, 0)
     assert look.of_copy({"sources": [{"lag": 2, "active": 1_500_000_000}]}) == {"lag": 2, "silence_ms": 1500}
+
+
+def ago(seconds: float) -> str:
+    return datetime.fromtimestamp(now_ms() / 1000 - seconds, UTC).isoformat()
+
+
+@pytest.mark.parametrize(
+    ("floor", "waiting", "held", "oldest_s"),
+    [(0, 100, 0, 1000), (4, 90, 6, 1000), (20, 79, 10, 500), (31, 0, 1, 0), (31, 0, 0, 0), (5000, 1, 0, 0)],
+)
+def test_unread_results_are_at_most_as_old_as_their_place_says(
+    floor: int, waiting: int, held: int, oldest_s: int
+) -> None:
+    """Stored are the results 11 to 31, the first 1,000 s ago and the last just now."""
+    stream = {"state": {"first_seq": 11, "last_seq": 31, "first_ts": ago(1000), "last_ts": ago(0)}}
+    consumer = {"num_pending": waiting, "num_ack_pending": held, "ack_floor": {"stream_seq": floor}}
+    unread = look.of_inbox(stream, consumer)
+    assert (unread.unread, unread.given) == (waiting + held, held)
+    assert abs(unread.oldest_ms - 1000 * oldest_s) < 60_000
+
+
+def test_an_inbox_is_shown_for_as_long_as_it_is_known() -> None:
+    clock = Clock()
+    state = State(Fleet.make(INBOXED).connection("eye-aws"), clock)
+    state.inboxes, state.looked_at = {("thumbs", "relay"): look.Unread(3, 1, 1500)}, clock()
+    labels = ("thumbs", "aws", "relay")
+    shown = {metric.name: value for metric, which, value in samples(state) if which == labels}
+    assert shown == {
+        "bunny_inbox_unread": 3,
+        "bunny_inbox_oldest_seconds": 1.5,
+        "bunny_inbox_oldest_limit_seconds": 86_400,
+    }
+    clock.now += STALE_S
+    assert not [value for _, which, value in samples(state) if which == labels]
