@@ -14,6 +14,7 @@
     │   ├── Denied              the server's permissions refuse a subject
     │   ├── PublishTimeout      no PubAck in time: the message may or may not be stored
     │   ├── QueueFull           the stream's limit is reached; nothing was stored
+    │   │   └── OutboxFull        the producer's own outbox keeps no more; nothing was sent
     │   └── SubjectTaken        the subject holds a message already: the fence
     ├── TrustError            the bridge's owners: the trust bundle cannot be relied on
     │   ├── BadBundle, BundleExpired, BundleRolledBack, BelowThreshold, RepeatedSigner, WeakKey
@@ -105,6 +106,10 @@ class PublishTimeout(TransportError):
 
 class QueueFull(TransportError):
     """The stream is at its limit (JetStream error 10077 or 10047); nothing was stored."""
+
+
+class OutboxFull(QueueFull):
+    """The producer's outbox on disk has no room for a job; nothing was sent."""
 
 
 class SubjectTaken(TransportError):

@@ -19,13 +19,15 @@ import structlog
 
 from bridge import subjects
 from bridge.clock import now_ms
-from bridge.envelope import Opened, Opener
+from bridge.envelope import Authenticated, Opened, Opener
 from bridge.errors import BridgeError, FencePoisoned, KeyConflict, QueueFull, Refusal, TransportError, UsageError
-from bridge.fence import OtherBytes, authenticate_answer
+from bridge.fence import OtherBytes, Tag, authenticate_answer
 from bridge.identity import Connection
+from bridge.job import JobToken
 from bridge.signals import Signals, metrics
 from bridge.subjects import JobKey
 from bridge.transport import Message, Transport
+from producers.copies import Copies, Copy
 from producers.handle import Handle
 from producers.outcome import open_result
 
@@ -51,13 +53,17 @@ class Arrivals:
         connection: Names the producer and its queues.
         transport: The producer's local broker.
         opener: Verifies and opens results.
+        copies: What was sent and is not answered, whether or not a handle is open.
         signals: Where measurements and spans go.
     """
 
-    def __init__(self, connection: Connection, transport: Transport, opener: Opener, signals: Signals) -> None:
+    def __init__(
+        self, connection: Connection, transport: Transport, opener: Opener, copies: Copies, signals: Signals
+    ) -> None:
         self._connection = connection
         self._transport = transport
         self._opener = opener
+        self._copies = copies
         self._meter, self._tracer = signals.meter, signals.tracer
         # Ordered by when each was last looked up. Weak: who drops a handle no longer asks for its result.
         self._open: WeakValueDictionary[JobKey, Handle[Any]] = WeakValueDictionary()
@@ -114,13 +120,13 @@ class Arrivals:
         """Look a job's result up in the local copy of the stream, and settle the handle if it stands."""
         key = handle.key
         handle.asked_at = asyncio.get_running_loop().time()
-        message = await self._transport.lookup(subjects.results_stream(key.queue), subjects.result(key))
+        message = await self._look_up(key)
         if message is None:
             return
         try:
             self._settle(handle, message)
         except KeyConflict as conflict:
-            self._close(handle, handle.keyed.conflict() if handle.keyed is not None and handle.keyed.key else conflict)
+            self._conflict(handle, conflict)
         except Refusal as refusal:
             if isinstance(refusal, OtherBytes) and handle.stored_at is None:  # the digest is all that a token says
                 self._close(
@@ -131,14 +137,28 @@ class Arrivals:
                     ),
                 )
                 return
-            _log.error("fence_poisoned", queue=key.queue, job=key.job_id, cause=refusal.name)
-            self._meter.count(metrics.RESULTS_REFUSED, key.queue, refusal.name)
+            self._poisoned(key, refusal)
             self._close(
                 handle,
                 FencePoisoned(
                     f"job {key.job_id} on {key.queue}: a result stands that does not verify ({refusal.name})"
                 ),
             )
+
+    async def answered(self, copy: Copy) -> bool:
+        """Look up the result of a job that is kept; once it stands it is kept no more."""
+        handle = self._open.get(copy.key)
+        if handle is not None and handle.token == copy.token:
+            await self.ask(handle)
+        elif (message := await self._look_up(copy.key)) is not None:
+            try:
+                self._authenticate(copy.token, copy.tag, message)
+            except KeyConflict:
+                pass  # the key's answer, all the same
+            except Refusal as refusal:
+                self._poisoned(copy.key, refusal)
+            self._copies.forget(copy.key)
+        return self._copies.get(copy.key) is not copy
 
     async def sweep(self) -> None:
         """Look up the results of handles that have been open for long, a few at a time, until cancelled.
@@ -175,7 +195,9 @@ class Arrivals:
     def abandon(self, reason: BridgeError) -> None:
         """Settle every open handle with an error: nothing will come any more."""
         for handle in list(self._open.values()):
-            self._close(handle, reason)
+            self._open.pop(handle.key, None)
+            handle.settle(reason)
+        self._settled.set()
 
     def _overdue(self) -> list[Handle[Any]]:
         before = asyncio.get_running_loop().time() - SWEEP_S
@@ -187,22 +209,39 @@ class Arrivals:
 
     async def _arrived(self, message: Message) -> None:
         key = subjects.parse_result(message.subject)
-        handle = self._open.get(key) if key is not None else None
-        if handle is None:
+        if key is None:
             return
+        handle, copy = self._open.get(key), self._copies.get(key)
         try:
-            self._settle(handle, message)
+            if handle is not None:
+                self._settle(handle, message)
+            elif copy is not None:  # nobody waits for it any more
+                self._authenticate(copy.token, copy.tag, message)
+                self._copies.forget(key)
         except KeyConflict as conflict:
-            self._close(handle, handle.keyed.conflict() if handle.keyed is not None and handle.keyed.key else conflict)
+            if handle is not None:
+                self._conflict(handle, conflict)
         except BridgeError as error:
-            _log.warning("result_ignored", queue=handle.key.queue, job=handle.id, cause=type(error).__name__)
-            self._meter.count(metrics.RESULTS_REFUSED, handle.key.queue, type(error).__name__)
+            _log.warning("result_ignored", queue=key.queue, job=key.job_id, cause=type(error).__name__)
+            self._meter.count(metrics.RESULTS_REFUSED, key.queue, type(error).__name__)
+
+    async def _look_up(self, key: JobKey) -> Message | None:
+        return await self._transport.lookup(subjects.results_stream(key.queue), subjects.result(key))
+
+    def _authenticate(self, token: JobToken, tag: Tag | None, message: Message) -> Authenticated:
+        workers, digest = self._connection.queues[token.queue].workers, bytes.fromhex(token.digest)
+        return authenticate_answer(self._opener, message.data, "result", token.key, digest, workers, now_ms(), tag)
+
+    def _poisoned(self, key: JobKey, refusal: Refusal) -> None:
+        _log.error("fence_poisoned", queue=key.queue, job=key.job_id, cause=refusal.name)
+        self._meter.count(metrics.RESULTS_REFUSED, key.queue, refusal.name)
+
+    def _conflict(self, handle: Handle[Any], conflict: KeyConflict) -> None:
+        self._close(handle, handle.keyed.conflict() if handle.keyed is not None and handle.keyed.key else conflict)
 
     def _settle(self, handle: Handle[Any], message: Message) -> None:
-        key, workers = handle.key, self._connection.queues[handle.key.queue].workers
-        digest = bytes.fromhex(handle.token.digest)
         tag = handle.keyed.tag if handle.keyed is not None else None
-        result = authenticate_answer(self._opener, message.data, "result", key, digest, workers, now_ms(), tag)
+        result = self._authenticate(handle.token, tag, message)
         if handle.done():
             return
         core, opened = result.core, open_result(self._opener, self._tracer, result, len(message.data))
@@ -214,5 +253,6 @@ class Arrivals:
 
     def _close(self, handle: Handle[Any], outcome: Opened | BridgeError) -> None:
         self._open.pop(handle.key, None)
+        self._copies.forget(handle.key)
         handle.settle(outcome)
         self._settled.set()

@@ -14,7 +14,6 @@ from bridge.clock import now_ms
 from bridge.durations import seconds
 from bridge.envelope import Opener
 from bridge.errors import BridgeError, NotConnected, UsageError
-from bridge.fence import Tag
 from bridge.follow import following
 from bridge.identity import Connection, Identity
 from bridge.job import JobToken, Kind
@@ -23,16 +22,19 @@ from bridge.signals import OFF, Signals, signalling
 from bridge.signals.metrics import HANDLES
 from bridge.transport import Transport
 from bridge.trust import Trust
-from producers import generations
 from producers.arrivals import KEYED, Arrivals
+from producers.attach import Attacher
 from producers.batches import in_batches
 from producers.cancel import Canceller
+from producers.copies import Copies
 from producers.events import Events
+from producers.gaps import Gaps
 from producers.handle import Desk, Handle, Signed
 from producers.inbox import PREFETCH, Inbox
 from producers.keyed import Keyed, Keys
 from producers.outbox import Outbox, Parcel
-from producers.terms import Priority, Terms, contract_of, token_of
+from producers.outboxfile import keeping
+from producers.terms import Priority, Terms, contract_of
 
 if TYPE_CHECKING:
     from opentelemetry.trace import TracerProvider
@@ -57,6 +59,7 @@ class Producer:
         connection: The queues, as rendered from the policy.
         transport: A connection to the local broker; closed with the producer.
         signals: Where measurements and spans go.
+        copies: Keeps what was sent until it is answered; None does so in memory.
     """
 
     def __init__(
@@ -66,21 +69,24 @@ class Producer:
         connection: Connection,
         transport: Transport,
         signals: Signals = OFF,
+        copies: Copies | None = None,
     ) -> None:
-        self._name = identity.name
         self._connection = connection
         self._transport = transport
         self._signals = signals
         self._opener = Opener(identity, trust)
-        self._outbox = Outbox(identity, self._opener, connection, transport, signals)
-        self._arrivals = Arrivals(connection, transport, self._opener, signals)
+        self._copies = copies if copies is not None else Copies(signals.meter)
+        self._outbox = Outbox(identity, self._opener, connection, transport, self._copies, signals)
+        self._arrivals = Arrivals(connection, transport, self._opener, self._copies, signals)
+        self._gaps = Gaps(self._copies, self._outbox, self._arrivals, transport, signals)
         canceller = Canceller(identity, self._opener, connection, transport)
         self._desk = Desk(self._arrivals.ask, canceller.cancel, Events(connection, transport, self._opener).of)
         self._keys = Keys(
-            identity.dedup_secret, self._name, self._opener, transport, self._outbox, self._arrivals, self._handle
+            identity.dedup_secret, identity.name, self._opener, transport, self._outbox, self._arrivals, self._handle
         )
+        self._attacher = Attacher(connection, transport, self._arrivals, self._handle)
         self._unwatch = signals.meter.watch(lambda: [(HANDLES, (), len(self._arrivals))])
-        self._sweeper: asyncio.Task[None] | None = None
+        self._watchers: list[asyncio.Task[None]] = []
 
     @classmethod
     @asynccontextmanager
@@ -89,6 +95,7 @@ class Producer:
         folder: Path | str,
         *,
         timeout: float | timedelta | None = None,
+        outbox: Path | str | None = None,
         metrics: str | None = None,
         traces: TracerProvider | None = None,
     ) -> AsyncIterator[Self]:
@@ -99,21 +106,22 @@ class Producer:
         Args:
             folder: The identity folder.
             timeout: Seconds to try to connect; None tries for ever, and logs each attempt that failed.
+            outbox: A file that keeps jobs until they are answered; None reads ``BUNNY_OUTBOX``, not set is memory.
             metrics: ``host:port`` to serve Prometheus metrics at; None reads ``BUNNY_METRICS``, not set is nowhere.
             traces: The OpenTelemetry provider to send spans to; None takes the global one if ``BUNNY_TRACES`` is 1.
 
         Raises:
-            ConfigurationError: The folder is not an identity's, or the signals asked for cannot be given.
+            ConfigurationError: The folder is not an identity's, or the outbox or the signals cannot be as asked for.
             TrustError: Its trust bundle cannot be relied on.
             NotConnected: No connection within ``timeout``.
         """
         observe.quiet()
         limit = None if timeout is None else seconds("timeout", timeout)
         member = Member.load(folder)
-        async with signalling(metrics, traces) as signals:
+        async with signalling(metrics, traces) as signals, keeping(outbox, member.connection, signals.meter) as copies:
             transport = await member.connect("producer", limit)
             async with (
-                cls(member.identity, member.trust, member.connection, transport, signals) as producer,
+                cls(member.identity, member.trust, member.connection, transport, signals, copies) as producer,
                 following(member.folder, producer._opener),
             ):
                 yield producer
@@ -124,15 +132,18 @@ class Producer:
         cls,
         *,
         timeout: float | timedelta | None = None,
+        outbox: Path | str | None = None,
         metrics: str | None = None,
         traces: TracerProvider | None = None,
     ) -> AsyncIterator[Self]:
         """`open` with the identity folder that ``BUNNY_IDENTITY`` names."""
-        async with cls.open(folder_from_env(), timeout=timeout, metrics=metrics, traces=traces) as producer:
+        folder = folder_from_env()
+        async with cls.open(folder, timeout=timeout, outbox=outbox, metrics=metrics, traces=traces) as producer:
             yield producer
 
     async def __aenter__(self) -> Self:
-        self._sweeper = asyncio.create_task(self._arrivals.sweep(), name="producer-sweep")
+        watches = {"producer-sweep": self._arrivals.sweep, "producer-gaps": self._gaps.watch}
+        self._watchers = [asyncio.create_task(watch(), name=name) for name, watch in watches.items()]
         return self
 
     async def __aexit__(self, *exc: object) -> None:
@@ -141,13 +152,14 @@ class Producer:
     async def close(self) -> None:
         """Disconnect. Jobs that were submitted run all the same; their tokens attach new handles later."""
         try:
-            if self._sweeper is not None:
-                self._sweeper.cancel()
-                await asyncio.wait([self._sweeper])
-                if not self._sweeper.cancelled():
-                    self._sweeper.result()  # raises what ended it
+            for watcher in self._watchers:
+                watcher.cancel()
+                await asyncio.wait([watcher])
+                if not watcher.cancelled():
+                    watcher.result()  # raises what ended it
         finally:
             self._unwatch()
+            await self._copies.close()
             self._arrivals.abandon(NotConnected("the producer was closed; attach the job's token to a new one"))
             await self._transport.close()
 
@@ -224,6 +236,7 @@ class Producer:
             InvalidArguments, PayloadTooLarge: The arguments do not fit; nothing was sent.
             BundleExpired, NotAuthorised: The trust bundle does not allow it; nothing was sent.
             QueueFull, Denied: Nothing was stored.
+            OutboxFull: An outbox on disk has no room for it; nothing was sent.
             PublishTimeout: Not known to be stored in ``timeout``.
         """
         timeout = seconds("timeout", timeout)
@@ -338,14 +351,17 @@ class Producer:
             UsageError: It is not a token of a job of this identity.
             TransportError: The local server does not answer.
         """
-        token, settings = token_of(token, self._connection, generation)
-        await self._arrivals.listen(token.queue, token.session if token.n else KEYED)
-        handle = await self._attach(token, settings.deadline_ms)
-        if generation is None and not handle.succeeded():
-            newest = await generations.newest(self._transport, token.key)
-            if newest > token.generation:
-                return await self._attach(token._replace(generation=newest), settings.deadline_ms, handle.tag)
-        return handle
+        return await self._attacher.attach(token, generation)
+
+    async def recovered(self) -> list[Handle[Any]]:
+        """Handles to what an earlier process left in the outbox on disk, oldest first; none without such an outbox.
+
+        What of it was never sent, or is stored no more, is sent now, unless it is too late.
+
+        Raises:
+            TransportError: The local server does not answer.
+        """
+        return await self._attacher.recovered(self._copies.recovered)
 
     def inbox(self, queue: str, *, prefetch: int = PREFETCH) -> Inbox:
         """This identity's results on a queue, until one of its processes has acked them: whoever submitted the jobs.
@@ -362,24 +378,14 @@ class Producer:
         """
         return Inbox(self._connection, queue, self._transport, self._opener, self._signals, prefetch)
 
-    async def _attach(self, token: JobToken, lifetime_ms: int, tag: Tag | None = None) -> Handle[Any]:
-        known = self._arrivals.get(token.key)
-        if known is not None and known.token == token:
-            return known
-        handle = self._handle(token, lifetime_ms, None, Keyed(token.key, tag) if tag is not None else None)
-        self._arrivals.expect(handle)
-        await self._arrivals.ask(handle)
-        return handle
-
     async def _ready(self, queue: str, timeout: float, session: str) -> None:
         """Wait until results of the session are heard and there is room for one more open handle."""
         await self._arrivals.listen(queue, session)
         await self._arrivals.room(MAX_OPEN, timeout)
 
     async def _store(self, parcel: Parcel, kind: Kind[Any, Any], timeout: float) -> Handle[Any]:
-        sealed = parcel.sealed
-        token = JobToken(*sealed.core.key, sealed.digest.hex())
-        core = sealed.core
+        sealed, core = parcel.sealed, parcel.sealed.core
+        token = JobToken(*core.key, sealed.digest.hex())
         handle = self._handle(token, core.expires - now_ms(), kind.result)
         handle.signed = Signed(sealed.digest, core.kind, core.expires)
         handle.stored_at = handle.asked_at

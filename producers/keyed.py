@@ -107,7 +107,7 @@ class Keys:
                 open_handle = self._open(wanted)
                 if open_handle is not None:
                     return open_handle
-            return await self._store(wanted, kind, content, terms, give_up)
+            return await self._kept(wanted, kind) or await self._store(wanted, kind, content, terms, give_up)
 
     def _wanted(self, kind: Kind[Any, Any], key: str, content: Content, terms: Terms) -> Keyed:
         if terms.priority != "normal" or terms.delay is not None or terms.at is not None:
@@ -124,6 +124,18 @@ class Keys:
         if known.keyed.tag != wanted.tag:
             raise wanted.conflict()
         return known
+
+    async def _kept(self, wanted: Keyed, kind: Kind[Any, Any]) -> Handle[Any] | None:
+        """A handle to what was sent under the key before, and is sent again in case it is stored no more."""
+        copy = self._outbox.kept(wanted.job)
+        if copy is None or not copy.stored or copy.expires <= now_ms():
+            return None
+        if copy.tag != wanted.tag:
+            raise wanted.conflict()
+        handle = self._make(copy.token, copy.expires - now_ms(), kind.result, wanted)
+        self._arrivals.expect(handle)
+        await self._outbox.send_again(copy)
+        return handle
 
     async def _answered(self, wanted: Keyed, kind: Kind[Any, Any]) -> Handle[Any] | None:
         """A handle that is done, of the newest run that was answered."""
@@ -168,7 +180,8 @@ class Keys:
                 return handle
             found = await self._stored(wanted, kind)
             if found is not None and found.token == handle.token:
-                return handle  # its PubAck was lost
+                await self._outbox.found(parcel)  # its PubAck was lost
+                return handle
             if found is not None and found.key == wanted.job:
                 self._arrivals.expect(found)
                 return found

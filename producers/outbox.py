@@ -1,14 +1,17 @@
-"""Where jobs go out: checked, sealed, and stored in the local cloud."""
+"""Where jobs go out: checked, sealed, kept, and stored in the local cloud."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from bridge import subjects
+import structlog
+
+from bridge import frame
 from bridge.batching import Batcher
 from bridge.clock import now_ms
 from bridge.core import Core
@@ -24,7 +27,10 @@ from bridge.fence import RESEND_HEADER
 from bridge.identity import Connection, Identity, QueueSettings
 from bridge.job import Content, Kind, decode, encode
 from bridge.signals import NO_SPAN, Operation, Signals, Span, about, metrics
+from bridge.subjects import JobKey
 from bridge.transport import Transport
+from producers.copies import Copies, Copy, address
+from producers.sequences import Sequences
 from producers.terms import Terms, Times
 
 if TYPE_CHECKING:
@@ -34,6 +40,7 @@ PUBLISH_TIMEOUT_S: Final = 5.0
 """How long one PubAck is waited for before the same bytes are sent again."""
 
 _E = TypeVar("_E", bound=BaseException)
+_log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,16 +59,27 @@ class Outbox:
         opener: Holds the trust bundle: whom jobs are sealed to, and what is allowed.
         connection: The queues.
         transport: The producer's local broker.
+        copies: Keeps what was sent until it is answered.
         signals: Where measurements and spans go.
     """
 
     def __init__(
-        self, identity: Identity, opener: Opener, connection: Connection, transport: Transport, signals: Signals
+        self,
+        identity: Identity,
+        opener: Opener,
+        connection: Connection,
+        transport: Transport,
+        copies: Copies,
+        signals: Signals,
     ) -> None:
         self._name = identity.name
         self._opener = opener
         self._connection = connection
         self._transport = transport
+        self._copies = copies
+        self._sequences = Sequences()
+        self.on_rolled_back: Callable[[str], None] = _nobody
+        """Told of a stream that lost what it had stored."""
         self._batcher = Batcher(Sealer(identity))
         self._meter, self._tracer = signals.meter, signals.tracer
         self.session: Final = secrets.token_hex(12)
@@ -129,34 +147,59 @@ class Outbox:
     async def store(self, parcel: Parcel, timeout: float) -> None:
         """Have the local server store a job, sending the same bytes again until it is known to.
 
+        From before it is sent until it is answered the job is kept; what raises is not.
+
         Raises:
+            OutboxFull: Nothing was sent, since it cannot be kept.
             TransportError: Nothing was stored; with `PublishTimeout` it may be.
         """
         sealed, core = parcel.sealed, parcel.sealed.core
         clock = asyncio.get_running_loop().time
         begun = clock()
         try:
+            await self._copies.keep(sealed)
             await self._store(sealed, clock, begun + timeout)
         except BaseException as error:
+            self._copies.forget(core.key)
             self._refused(core.queue, core.kind, parcel.span, error)
             raise
+        self._copies.stored(core.key)
         parcel.span.end()
         self._meter.count(metrics.SUBMITTED, core.queue, core.kind)
         self._meter.count(metrics.SUBMITTED_BYTES, core.queue, core.kind, by=len(sealed.data))
         self._meter.time(metrics.SUBMIT, clock() - begun, core.queue, core.kind)
 
+    def kept(self, key: JobKey) -> Copy | None:
+        """A job that was sent and is not answered."""
+        return self._copies.get(key)
+
+    async def found(self, parcel: Parcel) -> None:
+        """Keep a job that was stored, as it turned out."""
+        await self._copies.keep(parcel.sealed)
+        self._copies.stored(parcel.sealed.core.key)
+
+    async def send_again(self, copy: Copy) -> None:
+        """Have a job stored again that is neither stored nor answered: the same bytes, and whoever gets them looks.
+
+        Raises:
+            TransportError: It is not known to be stored.
+        """
+        data = await self._copies.read(copy)
+        if self._copies.get(copy.key) is not copy:
+            return  # answered meanwhile
+        headers = {**_headers(frame.parse(data).core, copy.token.digest), RESEND_HEADER: "1"}
+        with contextlib.suppress(SubjectTaken):  # then it is there
+            await self._publish(copy.stream, copy.subject, data, headers, PUBLISH_TIMEOUT_S)
+        self._copies.stored(copy.key)
+
     async def _store(self, sealed: Sealed, clock: Callable[[], float], give_up: float) -> None:
         core = sealed.core
-        later = core.not_before > 0
-        stream = subjects.delayed_stream(core.queue) if later else subjects.jobs_stream(core.queue)
-        subject = subjects.of_job(core.key, core.priority, later)
-        headers = {**core.hints(), "Bunny-Digest": sealed.digest.hex()}
-        if core.traceparent is not None:
-            headers["traceparent"] = core.traceparent
+        stream, subject = address(core)
+        headers = _headers(core, sealed.digest.hex())
         while True:
             patience = min(PUBLISH_TIMEOUT_S, give_up - clock())
             try:
-                await self._transport.publish(stream, subject, sealed.data, headers, timeout=max(patience, 0.001))
+                await self._publish(stream, subject, sealed.data, headers, max(patience, 0.001))
             except SubjectTaken:
                 if RESEND_HEADER not in headers or core.args_tag:
                     raise
@@ -169,6 +212,17 @@ class Outbox:
                 headers[RESEND_HEADER] = "1"
             else:
                 return
+
+    async def _publish(
+        self, stream: str, subject: str, data: bytes, headers: Mapping[str, str], timeout: float
+    ) -> None:
+        before = self._sequences.before(stream)
+        ack = await self._transport.publish(stream, subject, data, headers, timeout=timeout)
+        if self._sequences.went_back(stream, ack.sequence, before):
+            queue = subject.split(".")[1]
+            _log.error("stream_rolled_back", queue=queue, stream=stream)
+            self._meter.count(metrics.ROLLED_BACK, queue)
+            self.on_rolled_back(stream)
 
     def _refused(self, queue: str, kind: str, span: Span, error: _E) -> _E:
         name = type(error).__name__
@@ -211,6 +265,17 @@ class Outbox:
 
 
 _PENDING: Final = BridgeError("not sealed yet")
+
+
+def _nobody(_: str) -> None:
+    pass
+
+
+def _headers(core: Core, digest: str) -> dict[str, str]:
+    headers = {**core.hints(), "Bunny-Digest": digest}
+    if core.traceparent is not None:
+        headers["traceparent"] = core.traceparent
+    return headers
 
 
 def _content(args: object, kind: Kind[Any, Any], settings: QueueSettings) -> Content:

@@ -52,6 +52,12 @@ RESULTS_REFUSED: Final = _counter("producer_results_refused", "Results that did 
 HANDLES: Final = _gauge("producer_handles_open", "Handles that wait for a result")
 INBOX_RESULTS: Final = _counter("producer_inbox_results", "Results given out by an inbox, by status", *_JOB, "status")
 INBOX_HELD: Final = _gauge("producer_inbox_held", "Results that an inbox of this process holds, not acked", "queue")
+KEPT: Final = _gauge("producer_jobs_kept", "Jobs kept to be sent again until they are answered")
+KEPT_BYTES: Final = _gauge("producer_kept_bytes", "Bytes of these, sealed")
+NOT_KEPT: Final = _counter("producer_jobs_not_kept", "Jobs that the outbox had no room for", *_JOB)
+MISSING: Final = _counter("producer_jobs_missing", "Jobs found neither stored nor answered", *_JOB)
+RESENT: Final = _counter("producer_jobs_resent", "Times that such a job was sent again", *_JOB)
+ROLLED_BACK: Final = _counter("producer_streams_rolled_back", "PubAcks by a stream that had lost earlier ones", "queue")
 
 # --- workers ---------------------------------------------------------------------------------------
 

@@ -12,7 +12,15 @@ import pytest
 from tests.acceptance.typed import TIMEOUT_S, bunny, environment, up
 
 ROOT = Path(__file__).resolve().parents[2]
-CHECKED = ("contract.py", "worker.py", "submit.py", "store.py")
+CHECKED = ("contract.py", "worker.py", "submit.py", "restart.py", "store.py")
+RESUME = """\
+import asyncio
+from pathlib import Path
+
+import restart
+
+print(asyncio.run(asyncio.wait_for(restart.resume(Path(".bunny/identities/relay-api"), Path("outbox")), 30)))
+"""
 RUN = """\
 import asyncio
 import test_thumbnails
@@ -80,6 +88,15 @@ def test_its_processes_meet_over_real_servers(application: Path) -> None:
                 timeout=TIMEOUT_S,
             )
             assert done.stdout == "Thumbnail(pixels=64000, attempt=1)\n", done.stderr
+            done = subprocess.run(
+                [sys.executable, "-c", RESUME],
+                cwd=application,
+                env=environment(),
+                capture_output=True,
+                text=True,
+                timeout=TIMEOUT_S,
+            )
+            assert done.stdout == "0\n", done.stderr
         finally:
             working.terminate()
             assert working.wait(TIMEOUT_S) == 0
