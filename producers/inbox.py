@@ -54,7 +54,8 @@ from producers.outcome import open_result, value_of
 T = TypeVar("T")
 
 PREFETCH: Final = 64
-"""Results that one process holds at most: to be given out, or given out and not acked. 17 MiB where all are large."""
+"""Results that one process holds at most: to be given out, or given out and not acked. Sealed they are 17 MiB where all
+are as large as a worker sends them, and 48 MiB where a broker makes them up."""
 MOST_PREFETCH: Final = 1_000
 RENEWALS_PER_ACK_WAIT: Final = 3
 """Two renewals may be lost before the broker gives a result to another process."""
@@ -124,7 +125,9 @@ class Result:
     def answers(self, token: str | JobToken) -> bool:
         """Whether it is the answer to the very bytes of the job that ``submit`` gave this token for, in whatever run.
 
-        This process did not send the job, so it does not know that it was sent: only a token that was kept does.
+        This process did not send the job, so it does not know that it was sent: only a token that was kept does. A
+        keyed job may have been answered for the bytes of another submit of its key: then submit it again with its key
+        and arguments, and its handle compares those.
 
         Raises:
             UsageError: It is not a token.

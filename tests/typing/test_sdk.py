@@ -68,6 +68,9 @@ async def main() -> None:
         reveal_type(many)
         await relay.submit(RESIZE, "wrong")
         await relay.submit("thumbs", "resize")
+        async with relay.inbox("thumbs") as inbox:
+            async for result in inbox:
+                reveal_type(result.value(Size))
     reveal_type(by_name)
 """
 
@@ -78,6 +81,7 @@ REVEALED = [
     '"bytes"',
     '"snippet.Size"',
     '"list[producers.handle.Handle[snippet.Size] | bridge.errors.BridgeError]"',
+    '"snippet.Size"',
     '"def (args: snippet.Resize) -> Coroutine[Any, Any, int]"',
 ]
 
