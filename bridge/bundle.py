@@ -8,7 +8,7 @@ from bridge import dsse, strict_json
 from bridge.crypto import SigningKey, VerifyKey
 from bridge.errors import BadBundle, ConfigurationError, RepeatedSigner
 from bridge.identity import PublicIdentity
-from bridge.policy import Policy, Role
+from bridge.policy import Policy, Queue, Role
 from bridge.strict_json import b64
 from bridge.trust import SKEW_MS
 
@@ -37,9 +37,9 @@ def build_payload(policy: Policy, keys: Mapping[str, PublicIdentity], version: i
             }
         )
     grants = [
-        {"queue": name, "from": producer, "to": queue.workers, "kinds": sorted(queue.kinds)}
+        {"queue": name, "from": producer, "to": queue.workers, "kinds": sorted(kinds)}
         for name, queue in sorted(policy.queues.items())
-        for producer in sorted(queue.producers)
+        for producer, kinds in sorted(_producers(policy, queue).items())
     ]
     return strict_json.dump(
         {
@@ -52,6 +52,15 @@ def build_payload(policy: Policy, keys: Mapping[str, PublicIdentity], version: i
             "grants": grants,
         }
     )
+
+
+def _producers(policy: Policy, queue: Queue) -> dict[str, set[str]]:
+    """Who may send jobs to a queue, and of which kinds: of an agent, those of its schedules alone."""
+    found = {producer: set(queue.kinds) for producer in queue.producers}
+    for schedule in policy.schedules.values():
+        if schedule.queue == queue.name:
+            found.setdefault(schedule.agent, set()).add(schedule.kind)
+    return found
 
 
 def sign_payload(payload: bytes, roots: Iterable[SigningKey]) -> bytes:

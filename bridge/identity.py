@@ -255,6 +255,24 @@ class QueueSettings(BaseModel):
     """The producers that have an inbox."""
 
 
+class ScheduleSettings(BaseModel):
+    """What an agent must know of a schedule that it submits. Times in milliseconds."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, hide_input_in_errors=True)
+
+    queue: Name
+    kind: Name
+    args: str
+    """JSON."""
+    cron: str
+    """Empty where there is an interval."""
+    timezone: str
+    every_ms: int = Field(ge=0)
+    missed: Literal["skip", "last", "all"]
+    deadline_ms: int = Field(gt=0)
+    since_ms: int = Field(ge=0)
+
+
 class Connection(BaseModel):
     """``connection.yaml``: where an identity connects, and the settings of its queues.
 
@@ -271,6 +289,17 @@ class Connection(BaseModel):
     server: str
     """``tls://host:port``, or several with commas."""
     queues: dict[Name, QueueSettings] = {}
+    schedules: dict[Name, ScheduleSettings] = {}
+    """Those that this identity submits; written only where there are any, so that an earlier release reads the rest."""
+
+    def submits(self, queue: str) -> frozenset[str]:
+        """The kinds of jobs that this identity submits to a queue; empty if none."""
+        settings = self.queues.get(queue)
+        if settings is None:
+            return frozenset()
+        if self.identity in settings.producers:
+            return frozenset(settings.kinds)
+        return frozenset(each.kind for each in self.schedules.values() if each.queue == queue)
 
     @classmethod
     def load(cls, folder: Path) -> Connection:

@@ -50,7 +50,7 @@ _hex = _matches(r"[0-9a-f]{1,64}")
 _address = _matches(r"[a-z]+://[A-Za-z0-9.:,/\[\]-]{1,200}")
 
 FIELDS: Final[Mapping[str, Callable[[object], bool]]] = {
-    **dict.fromkeys(("queue", "kind", "priority", "stream", "consumer", "pool"), _name),
+    **dict.fromkeys(("queue", "kind", "priority", "stream", "consumer", "pool", "schedule"), _name),
     **dict.fromkeys(("producer", "worker", "identity", "cloud", "role", "connection"), _name),
     **dict.fromkeys(("action", "signal", "status", "outcome", "verdict", "refusal"), _name),
     **dict.fromkeys(("error", "cause"), _class),
@@ -59,6 +59,7 @@ FIELDS: Final[Mapping[str, Callable[[object], bool]]] = {
     **dict.fromkeys(("version", "pid", "port", "concurrency", "limit", "expires", "dropped"), _is_number),
     "job": _matches(r"[0-9a-f]{24}\.[0-9]{1,16}"),
     "subject": _matches(r"[A-Za-z0-9_.$*>-]{1,200}"),
+    "tick": _matches(r"[0-9T:.-]{19,30}Z"),
     "server": _address,
     "traceparent": _matches(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}"),
     "where": _matches(r"[A-Za-z0-9_]{1,80}\.py:[0-9]{1,6}"),

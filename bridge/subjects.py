@@ -237,6 +237,16 @@ def any_job(queue: str, priority: str = "*", producer: str = "*") -> str:
     return f"jobs.{queue}.{priority}.{producer}.*.*"
 
 
+def any_keyed_job(queue: str, producer: str) -> str:
+    """The keyed jobs of a producer: of one priority, and their number is 0."""
+    return f"jobs.{queue}.normal.{producer}.*.0"
+
+
+def any_keyed_result(queue: str, producer: str) -> str:
+    """The results of a producer's keyed jobs."""
+    return f"results.{queue}.{producer}.*.0.*"
+
+
 def any_result(queue: str, producer: str = "*") -> str:
     """The results of a queue, of one producer where given."""
     return f"results.{queue}.{producer}.*.*.*"

@@ -92,9 +92,9 @@ class Outbox:
         Raises:
             ConfigurationError: This identity submits no such jobs; names those it does.
         """
-        settings = self._connection.queues.get(kind.queue)
-        if settings is None or self._name not in settings.producers:
-            mine = sorted(name for name, queue in self._connection.queues.items() if self._name in queue.producers)
+        settings, kinds = self._connection.queues.get(kind.queue), self._connection.submits(kind.queue)
+        if settings is None or not kinds:
+            mine = sorted(name for name in self._connection.queues if self._connection.submits(name))
             raise ConfigurationError(
                 f"{self._name} submits no jobs to queue {kind.queue!r}; "
                 f"bridge.yaml lets it submit to {', '.join(mine) or 'none'}"
@@ -102,6 +102,10 @@ class Outbox:
         if kind.name not in settings.kinds:
             raise ConfigurationError(
                 f"queue {kind.queue!r} has no kind {kind.name!r}; bridge.yaml has {', '.join(settings.kinds)}"
+            )
+        if kind.name not in kinds:
+            raise ConfigurationError(
+                f"{self._name} submits to queue {kind.queue!r} what its schedules say, {', '.join(sorted(kinds))}"
             )
         return settings
 

@@ -17,6 +17,7 @@ from bridge.agent.look import look
 from bridge.agent.pages import pages
 from bridge.agent.report import Report
 from bridge.agent.samples import samples
+from bridge.agent.schedules import Producing, Scheduler
 from bridge.agent.state import Repeated, State
 from bridge.clock import now_ms
 from bridge.errors import ConfigurationError, PublishTimeout, Refusal, TransportError, TrustError
@@ -70,6 +71,23 @@ class Agent:
         """
         try:
             await self._run()
+        finally:
+            self.ended.set()
+
+    async def submit(self, producing: Producing) -> None:
+        """Submit what the agent's schedules say until cancelled.
+
+        Args:
+            producing: Connects, as the same identity.
+
+        Raises:
+            BridgeError: The identity folder cannot be used any more.
+        """
+        scheduler = Scheduler(self._member.connection)
+        self.state.schedules = scheduler.progress
+        try:
+            async with producing(self._member.folder) as submit:
+                await scheduler.run(submit)
         finally:
             self.ended.set()
 
@@ -172,13 +190,16 @@ class Agent:
 
 
 @contextlib.asynccontextmanager
-async def watching(folder: Path, address: str, certificates: Iterable[Path] = ()) -> AsyncIterator[tuple[Agent, int]]:
+async def watching(
+    folder: Path, address: str, certificates: Iterable[Path] = (), producing: Producing | None = None
+) -> AsyncIterator[tuple[Agent, int]]:
     """Run an agent until the block ends.
 
     Args:
         folder: The identity folder of an agent.
         address: ``host:port`` to show its pages at; port 0 is any free one.
         certificates: Certificate files to watch.
+        producing: Connects to submit what its schedules say; without it they are left to others.
 
     Yields:
         The agent, and the port.
@@ -200,11 +221,15 @@ async def watching(folder: Path, address: str, certificates: Iterable[Path] = ()
         agent = Agent(member, transport, certificates)
         meter.watch(lambda: samples(agent.state))
         async with listening(address, pages(agent.state, lambda: metrics_page(meter))) as port:
-            running = asyncio.create_task(agent.run(), name="agent")
+            running = [asyncio.create_task(agent.run(), name="agent")]
+            if producing is not None and member.connection.schedules:
+                running.append(asyncio.create_task(agent.submit(producing), name="schedules"))
             try:
                 yield agent, port
             finally:
-                running.cancel()
-                await asyncio.wait([running])
-            if not running.cancelled():
-                running.result()  # raises what ended it
+                for task in running:
+                    task.cancel()
+                await asyncio.wait(running)
+            for task in running:
+                if not task.cancelled():
+                    task.result()  # raises what ended it

@@ -41,11 +41,26 @@ def samples(state: State) -> Iterator[Sample]:
         yield metrics.CERTIFICATE_EXPIRY, (here, name), expires / 1000
     if state.policy:
         yield metrics.POLICY, (here, "own", state.policy[:16]), 1
+    yield from _schedules(state)
     for cloud in state.others:
         yield from _queues(state, "peer", cloud)
         yield from _peer(state, cloud)
     for (cloud, reason), count in state.refused.items():
         yield metrics.PEER_REFUSED, (here, cloud, reason), count
+
+
+def _schedules(state: State) -> Iterator[Sample]:
+    for name, progress in state.schedules.items():
+        labels = (name, state.cloud)
+        if progress.last is not None:
+            yield metrics.LAST_TICK, labels, progress.last / 1000
+        if progress.next is not None:
+            yield metrics.NEXT_TICK, labels, progress.next / 1000
+        outcomes = (("submitted", progress.submitted), ("missed", progress.missed), ("conflict", progress.conflicts))
+        for outcome, count in outcomes:
+            yield metrics.TICKS, (*labels, outcome), count
+        for error, count in progress.failures.items():
+            yield metrics.TICK_FAILURES, (*labels, error), count
 
 
 def _queues(state: State, via: str, cloud: str) -> Iterator[Sample]:

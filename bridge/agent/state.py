@@ -10,6 +10,7 @@ from typing import Final
 from bridge.agent import link
 from bridge.agent.look import Unread
 from bridge.agent.report import Report
+from bridge.agent.schedules import Progress
 from bridge.errors import WrongSubject
 from bridge.identity import Connection
 
@@ -65,6 +66,8 @@ class State:
     certificates: dict[str, int] = field(default_factory=dict)
     """Expiry, in milliseconds UTC, by what it is."""
     connected: bool = False
+    schedules: Mapping[str, Progress] = field(default_factory=dict)
+    """How far each schedule is that this agent submits."""
     _sessions: OrderedDict[tuple[str, str], int] = field(default_factory=OrderedDict)
 
     @property

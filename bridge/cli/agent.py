@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import json
 import signal
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Annotated
 
@@ -11,10 +14,13 @@ import typer
 
 from bridge import observe
 from bridge.agent import watching
+from bridge.agent.schedules import Submit
 from bridge.cli.frame import BridgeFolder, example, run
 from bridge.cli.out import Out
 from bridge.cli.who import IdentityFolder, choose
+from bridge.identity import ScheduleSettings
 from bridge.policy import Role
+from producers import Producer
 
 
 def register(app: typer.Typer) -> None:
@@ -40,16 +46,29 @@ def agent(
 ) -> None:
     """Watch a cloud's queues, link, trust and certificates until SIGTERM or Ctrl-C, as an identity with role: agent.
 
-    It shows /metrics for Prometheus, /scale/QUEUE with the backlog for autoscalers (503 while that is unknown, never
-    a 0 for it), /livez and /readyz. Agents of both clouds tell each other what they see, signed.
+    It submits the recurring jobs that the policy's schedules name it for: one job a tick, however many of its agents
+    run. It shows /metrics for Prometheus, /scale/QUEUE with the backlog for autoscalers (503 while that is unknown,
+    never a 0 for it), /livez and /readyz. Agents of both clouds tell each other what they see, signed.
     """
     observe.configure(json=as_json or None)
     place = choose(identity, folder, lambda connection: connection.role == Role.AGENT, "be an agent")
     run(_until_stopped(place, listen, certificates or [], Out(as_json)))
 
 
+@contextlib.asynccontextmanager
+async def producing(folder: Path) -> AsyncIterator[Submit]:
+    """What an agent's schedules submit through: a producer of its own identity."""
+    async with Producer.open(folder) as producer:
+
+        async def submit(schedule: ScheduleSettings, key: str) -> None:
+            args, deadline = json.loads(schedule.args), schedule.deadline_ms / 1000
+            await producer.submit(schedule.queue, schedule.kind, args, deadline=deadline, key=key)
+
+        yield submit
+
+
 async def _until_stopped(place: Path, listen: str, certificates: list[Path], out: Out) -> None:
-    async with watching(place, listen, certificates) as (agent, port):
+    async with watching(place, listen, certificates, producing) as (agent, port):
         for number in (signal.SIGINT, signal.SIGTERM):
             asyncio.get_running_loop().add_signal_handler(number, agent.ended.set)
         out.say(f"watching {agent.state.cloud}: http://{listen.rpartition(':')[0]}:{port}/metrics; Ctrl-C stops it")

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from bridge.doctor.dns import Resolver
 from bridge.identity import Connection, PublicIdentity
-from bridge.policy import Cloud, IdentityEntry, Policy, Queue, Role
+from bridge.policy import Cloud, IdentityEntry, Policy, Queue, Role, Schedule
 
 TIMEOUT_S: Final = 5.0
 """The longest that one probe may take."""
@@ -76,7 +76,10 @@ def policy_of(connection: Connection) -> Policy:
     names = {connection.cloud, *(q.home for q in queues.values()), *(q.work for q in queues.values())}
     clouds = {name: Cloud(name, "leaf", connection.server) for name in sorted(names)}
     me = IdentityEntry(connection.identity, connection.cloud, Role(connection.role))
-    return Policy(connection.bridge, clouds, {me.name: me}, queues)
+    schedules = {
+        name: Schedule(name, me.name, s.queue, s.kind, s.deadline_ms) for name, s in connection.schedules.items()
+    }
+    return Policy(connection.bridge, clouds, {me.name: me}, queues, schedules=schedules)
 
 
 def cloud_of(server: str) -> str:

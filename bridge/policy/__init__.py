@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from bridge.policy.load import check_policy, load_policy
 from bridge.policy.scaffold import SCAFFOLD
-from bridge.policy.values import Backoff, Cloud, IdentityEntry, Policy, Queue, Role, TrustPolicy
+from bridge.policy.values import Backoff, Cloud, IdentityEntry, Missed, Policy, Queue, Role, Schedule, TrustPolicy
 
 __all__ = [
     "SCAFFOLD",
     "Backoff",
     "Cloud",
     "IdentityEntry",
+    "Missed",
     "Policy",
     "Queue",
     "Role",
+    "Schedule",
     "TrustPolicy",
     "check_policy",
     "load_policy",

@@ -95,6 +95,11 @@ def parse(text: str, fail: Fail) -> tuple[Node, list[PolicyError]]:
             line = loader.line + 1
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
+        if error.context == "while scanning an alias":  # the first thing that stands in most cron expressions
+            line = mark.line + 1 if mark else 0
+            raise fail(
+                line, "a value that begins with * and is no alias", "write it in quotes, '*/5 * * * *'"
+            ) from None
         raise fail(*_explain(text, error.problem or "", mark.line if mark else 0)) from None
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1

@@ -10,13 +10,14 @@ from bridge.policy.document import Node, parse
 from bridge.policy.parties import read_clouds, read_identities
 from bridge.policy.quantities import spell_size
 from bridge.policy.queues import read_queues
+from bridge.policy.schedules import read_schedules
 from bridge.policy.section import Problems, Section
 from bridge.policy.values import DAY, HOUR, MIB, MINUTE, YEAR, IdentityEntry, Policy, Role, TrustPolicy
 
 MAX_FILE: Final = MIB
 """Bytes of a policy file: far above what people review, far below what hurts to parse."""
 
-_TOP: Final = ("version", "bridge", "clouds", "identities", "trust", "max_outage", "queues")
+_TOP: Final = ("version", "bridge", "clouds", "identities", "trust", "max_outage", "queues", "schedules")
 _TRUST: Final = ("threshold", "expires")
 
 
@@ -77,13 +78,15 @@ def _policy(problems: Problems, node: Node) -> Policy:
     clouds = read_clouds(top)
     identities = read_identities(top, clouds)
     max_outage = top.duration("max_outage", 12 * HOUR, MINUTE, 30 * DAY)
+    queues = read_queues(top, clouds, identities, max_outage)
     return Policy(
         bridge=bridge,
         clouds=clouds,
         identities={name: IdentityEntry(name, its.cloud, its.role or Role.SERVICE) for name, its in identities.items()},
-        queues=read_queues(top, clouds, identities, max_outage),
+        queues=queues,
         trust=_trust(top),
         max_outage_ms=max_outage,
+        schedules=read_schedules(top, identities, queues),
     )
 
 

@@ -67,4 +67,8 @@ queues:
     max_pending: 1000000            # jobs stored and not done; one more is refused, never dropped
     max_bytes: 4GiB                 # of all stored jobs, and of all stored results
     inbox: []                       # producers whose results also wait until a process of theirs has acked them
+
+# Recurring jobs, submitted by `bunny agent`. Their arguments stand here, and so are no secret.
+# schedules:
+#   nightly: {agent: agent-aws, queue: thumbnails, kind: probe, args: {deep: true}, cron: "30 2 * * *", timezone: UTC}
 """

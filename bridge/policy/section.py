@@ -20,16 +20,18 @@ from bridge.subjects import is_name
 
 NOT_BUILT: Final = frozenset(
     {
-        *("alarms", "alerts", "audit", "cancel", "compression", "concurrency", "concurrency_key", "control", "cron"),
+        *("alarms", "alerts", "audit", "cancel", "compression", "concurrency", "concurrency_key", "control"),
         *("events", "isolation", "keyed", "labels", "padding", "parts", "progress"),
         *("rate", "rate_limit", "rate_limits"),
-        *("receipt", "receipts", "retention", "schedule", "schedules", "slo", "stats", "stream", "streaming"),
+        *("receipt", "receipts", "retention", "slo", "stats", "stream", "streaming"),
     }
 )
 """Words of features that a policy may have one day: said so, instead of guessing at a typing mistake."""
 ELSEWHERE: Final = {
     **dict.fromkeys(("priority", "priorities"), "a producer says it of each job, submit(…, priority=…)"),
     **dict.fromkeys(("delay", "delayed", "not_before"), "a producer says it of each job, submit(…, delay=…) or at=…"),
+    **dict.fromkeys(("schedule", "cron"), "recurring jobs stand under schedules:, beside queues:"),
+    "schedules": "they stand beside queues:, and each names its queue",
     **dict.fromkeys(("agent", "agents"), "an agent is an identity with role: agent"),
     **dict.fromkeys(("metrics", "tracing"), "a service is told where it runs, by BUNNY_METRICS and BUNNY_TRACES"),
     "replay": "an operator orders it, with `bunny dead replay`",

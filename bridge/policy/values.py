@@ -114,6 +114,33 @@ class Queue:
     """Producers whose results also wait in a durable inbox, for any of their processes to read and ack."""
 
 
+Missed = Literal["skip", "last", "all"]
+"""Which of the ticks that came while no agent could submit their jobs are made up for: none, the newest, or all."""
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """A job that agents submit at each tick: one job a tick, however many agents run."""
+
+    name: str
+    agent: str
+    """The identity whose agents submit it; they share its folder, and so the key of a tick."""
+    queue: str
+    kind: str
+    deadline_ms: int
+    """From when it is submitted."""
+    cron: str = ""
+    """Five fields; empty where there is an interval."""
+    timezone: str = "UTC"
+    every_ms: int = 0
+    """The interval, counted from 1970; 0 where there is an expression."""
+    args: str = "null"
+    """JSON, in ASCII. Not secret: it stands in the policy."""
+    missed: Missed = "last"
+    since_ms: int = 0
+    """No tick before this time."""
+
+
 @dataclass(frozen=True, slots=True)
 class TrustPolicy:
     """How many root keys sign the trust bundle, and how long it is good for."""
@@ -133,6 +160,7 @@ class Policy:
     trust: TrustPolicy = field(default_factory=TrustPolicy)
     max_outage_ms: int = 12 * HOUR
     """The longest cut of the link that loses nothing; retentions are computed from it."""
+    schedules: Mapping[str, Schedule] = field(default_factory=dict)
 
     @property
     def hub(self) -> Cloud:
@@ -147,5 +175,8 @@ class Policy:
     @property
     def digest(self) -> str:
         """SHA-256 (hex) of the values, whatever the order, comments and spelling of the file."""
-        canonical = json.dumps(asdict(self), sort_keys=True, separators=(",", ":"))
+        values = asdict(self)
+        if not self.schedules:  # as releases before them: two teams upgrade apart, and compare their digests
+            del values["schedules"]
+        canonical = json.dumps(values, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()

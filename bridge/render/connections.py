@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 
-from bridge.identity import Connection, QueueSettings
-from bridge.policy import IdentityEntry, Policy, Queue, Role
+from bridge.identity import Connection, QueueSettings, ScheduleSettings
+from bridge.policy import IdentityEntry, Policy, Queue, Role, Schedule
 
 
 def connection_yaml(policy: Policy, identity: IdentityEntry) -> str:
@@ -25,12 +25,34 @@ def connection_yaml(policy: Policy, identity: IdentityEntry) -> str:
         role=identity.role.value,
         server=policy.clouds[identity.cloud].clients,
         queues=queues,
+        schedules={
+            name: _schedule(schedule)
+            for name, schedule in sorted(policy.schedules.items())
+            if schedule.agent == identity.name
+        },
     )
     value = connection.model_dump()
+    # A release that knows no inbox, and no schedules, refuses the word, and reads what has none.
     for settings in value["queues"].values():
-        if not settings["inbox"]:  # a release that knows no inbox refuses the word, and reads what has none
+        if not settings["inbox"]:
             del settings["inbox"]
+    if not value["schedules"]:
+        del value["schedules"]
     return json.dumps(value, indent=2) + "\n"
+
+
+def _schedule(schedule: Schedule) -> ScheduleSettings:
+    return ScheduleSettings(
+        queue=schedule.queue,
+        kind=schedule.kind,
+        args=schedule.args,
+        cron=schedule.cron,
+        timezone=schedule.timezone,
+        every_ms=schedule.every_ms,
+        missed=schedule.missed,
+        deadline_ms=schedule.deadline_ms,
+        since_ms=schedule.since_ms,
+    )
 
 
 def _settings(queue: Queue) -> QueueSettings:

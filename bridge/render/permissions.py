@@ -83,6 +83,9 @@ def grants(policy: Policy, identity: IdentityEntry) -> tuple[Grant, ...]:
             found += _system(identity.cloud)
         case Role.AGENT:
             found += _agent(policy, identity)
+            mine = sorted({each.queue for each in policy.schedules.values() if each.agent == identity.name})
+            for name in mine:
+                found += _scheduler(policy.queues[name], identity.name)
         case Role.LINK:
             pass
     return tuple(dict.fromkeys(found))
@@ -130,6 +133,17 @@ def _producer(queue: Queue, me: str) -> list[Grant]:
 def _read_inbox(queue: Queue, me: str) -> list[Grant]:
     """Pull and settle one's own results, by a consumer whose filter nobody but the provisioner may set."""
     return _pull(subjects.results_stream(queue.name), subjects.inbox_consumer(me), queue.home, queue.home)
+
+
+def _scheduler(queue: Queue, me: str) -> list[Grant]:
+    """What an agent needs of a queue to submit a keyed job for each tick, and no other job."""
+    name, jobs = queue.name, subjects.any_keyed_job(queue.name, me)
+    asked = [
+        jobs,
+        subjects.direct_get(subjects.jobs_stream(name), jobs),
+        subjects.direct_get(subjects.results_stream(name), subjects.any_keyed_result(name, me)),
+    ]
+    return [*_publish(queue.home, asked), Grant("subscribe", subjects.done_of_keyed(name, me), queue.home)]
 
 
 def _worker(queue: Queue) -> list[Grant]:

@@ -121,5 +121,12 @@ CERTIFICATE_EXPIRY: Final = _gauge("certificate_expiry_timestamp_seconds", "When
 AGENT_CONNECTED: Final = _gauge("agent_connected", "Whether this agent reaches its NATS server: 1, or 0", "cloud")
 AGENT_FAILURES: Final = _counter("agent_look_failures", "Looks at a stream or consumer that got no answer", "cloud")
 
+_TICKS: Final = ("schedule", "cloud")
+
+LAST_TICK: Final = _gauge("schedule_last_tick_timestamp_seconds", "The newest tick that is submitted", *_TICKS)
+NEXT_TICK: Final = _gauge("schedule_next_tick_timestamp_seconds", "The first tick that is not submitted yet", *_TICKS)
+TICKS: Final = _counter("schedule_ticks", "Ticks that this agent is done with, by outcome", *_TICKS, "outcome")
+TICK_FAILURES: Final = _counter("schedule_failures", "Submits that failed and are tried again", *_TICKS, "error")
+
 METRICS: Final[tuple[Metric, ...]] = tuple(value for value in list(globals().values()) if isinstance(value, Metric))
 """All of them."""

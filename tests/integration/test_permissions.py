@@ -26,6 +26,7 @@ EVERY_ROLE = POLICY.replace(
     "  sys-aws: {cloud: aws, role: system}\n  sys2-aws: {cloud: aws, role: system}\n"
     "  sys-azure: {cloud: azure, role: system}\n  link-azure:",
 ).replace("[alpha, beta]\n", "[alpha, beta]\n    inbox: [alpha]\n")
+EVERY_ROLE += "schedules: {daily: {agent: agent-azure, queue: lookup, kind: find, every: 1d}}\n"
 SERVICES = ("alpha", "beta", "relay", "bunny", "gamma")
 SYSTEM = ("sys-aws", "sys2-aws", "sys-azure")
 USERS = (*SERVICES, *SYSTEM, "ops-aws", "ops-azure", "prov-aws", "prov-azure", "boss-aws", "agent-azure")

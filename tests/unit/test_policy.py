@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
 import time
 from pathlib import Path
@@ -126,11 +127,17 @@ MISTAKES: list[tuple[str, str, str, str]] = [
             f"'{key}' in queue 'thumbnails' is not built",
             "remove",
         )
-        for key in ("schedules", "compression", "receipts", "concurrency_key", "rate_limit", "events")
+        for key in ("cancel", "compression", "receipts", "concurrency_key", "rate_limit", "events")
     ),
     *(
         ("    ack_wait: 30s", f"    ack_wait: 30s\n^    {key}: 1", f"'{key}' is nothing that queue 'thumbnails'", where)
-        for key, where in (("priority", "priority="), ("delay", "delay="), ("replay", "`bunny dead replay`"))
+        for key, where in (
+            ("priority", "priority="),
+            ("delay", "delay="),
+            ("replay", "`bunny dead replay`"),
+            ("schedules", "beside queues:"),
+            ("cron", "under schedules:"),
+        )
     ),
     (
         "    ack_wait: 30s",
@@ -453,3 +460,89 @@ def test_mutated_scaffolds(folder: Path, data: st.DataObject) -> None:
 def test_quantities_are_read_as_they_are_spelled(number: int) -> None:
     assert parse_duration(spell_duration(number)) == number
     assert parse_size(spell_size(number)) == number
+
+
+# --- schedules -------------------------------------------------------------------------------------
+
+SCHEDULES = """
+  agent-aws: {cloud: aws, role: agent}
+  agent-azure: {cloud: azure, role: agent}
+trust:"""
+SCHEDULED = (
+    SCAFFOLD.replace("\ntrust:", SCHEDULES, 1)
+    + """
+schedules:
+  nightly:
+    agent: agent-aws
+    queue: thumbnails
+    kind: probe
+    args: {path: /x, sizes: [1, 2.5, null], deep: {yes!: true}, face: "\U0001f600"}
+    cron: "30 2 * * *"
+    timezone: Europe/Berlin
+    missed: all
+    deadline: 30m
+    since: 2026-03-01T00:00:00+01:00
+  often: {agent: agent-aws, queue: thumbnails, kind: resize, every: 30s}
+"""
+)
+
+
+def test_schedules_are_read_as_written(tmp_path: Path) -> None:
+    nightly, often = load(tmp_path, SCHEDULED).schedules.values()
+    args = json.loads(nightly.args)
+    assert args == {"path": "/x", "sizes": [1, 2.5, None], "deep": {"yes!": True}, "face": "\U0001f600"}
+    assert nightly.args.isascii()
+    assert (nightly.cron, nightly.timezone, nightly.missed) == ("30 2 * * *", "Europe/Berlin", "all")
+    assert (nightly.deadline_ms, nightly.since_ms) == (30 * 60_000, 1_772_319_600_000)
+    assert (often.every_ms, often.args, often.missed, often.deadline_ms) == (30_000, "null", "last", 3_600_000)
+
+
+def test_the_schedules_of_the_scaffold_and_of_the_documents_load(tmp_path: Path) -> None:
+    declared = SCAFFOLD.replace("  # agent-aws", "  agent-aws")
+    shown = re.sub(r"(?m)^# (schedules:|  nightly:)", r"\1", declared)
+    assert list(load(tmp_path, shown).schedules) == ["nightly"]
+    deploy = (Path(__file__).resolve().parents[2] / "docs/deploy.md").read_text()
+    (block,) = re.findall(r"(?ms)^```yaml\n(schedules:.*?)^```", deploy)
+    assert load(tmp_path, declared + block).schedules["nightly"].args == '{"bucket":"incoming"}'
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "problem", "remedy"),
+    [
+        ('"30 2 * * *"', "*/5 * * * *", "begins with * and is no alias", "in quotes, '*/5 * * * *'"),
+        ("30 2 * * *", "30 25 * * *", "cron: '30 25 * * *' has the hour '25'", "say 0-23"),
+        ("30 2 * * *", "@daily", "is not five fields", "say '0 0 * * *'"),
+        ("30 2 * * *", "0 0 31 2 *", "is never due", "say a day"),
+        ("Europe/Berlin", "europe/berlin", "timezone: 'europe/berlin' is unknown", "'Europe/Berlin'"),
+        ("Europe/Berlin", "Europe/Berln", "timezone: 'Europe/Berln' is unknown", "'Europe/Berlin'"),
+        ("Europe/Berlin", "localtime", "timezone: 'localtime' is unknown", "say one of"),
+        ("kind: probe\n", "kind: prob\n", "queue 'thumbnails' has no kind 'prob'", "'probe'"),
+        ("    queue: thumbnails", "    queue: thumnails", "queue 'thumnails' is not declared", "'thumbnails'"),
+        ("    agent: agent-aws", "    agent: agent-asw", "identity 'agent-asw' is not declared", "'agent-aws'"),
+        ("    agent: agent-aws", "    agent: relay-api", "'relay-api' submits no scheduled jobs", "name 'agent-aws'"),
+        ("    agent: agent-aws", "    agent: agent-azure", "'agent-azure' sits in cloud 'azure'", "name 'agent-aws'"),
+        ("    agent: agent-aws\n", "", "schedule 'nightly' has no 'agent'", "name 'agent-aws'"),
+        ("path: /x", "path: 2026-01-01", "args: YAML takes '2026-01-01' for a date", 'say "2026-01-01"'),
+        ("path: /x", "path: yes", "args: YAML takes 'yes' for a yes/no", 'say true or false, or "yes"'),
+        ("path: /x", "path: 0x1f", "args: YAML takes '0x1f' for a whole number", 'say "0x1f"'),
+        ("path: /x", "path: .inf", "args: YAML takes '.inf' for a number", 'say ".inf"'),
+        ("path: /x", "1: /x", "args: the key '1' is no text", 'write "1"'),
+        ("path: /x", "path: " + "x" * 5000, "bytes of JSON, and a schedule has at most 4KiB", "let the handler"),
+        ("missed: all", "missed: every", "missed: 'every' is unknown", "say one of"),
+        ("deadline: 30m", "deadline: 23h51m", "leaves less than 10m of the result_ttl 1d", "raise result_ttl"),
+        ("2026-03-01T00:00:00+01:00", "2026-03-01", "since: '2026-03-01' is no time with a zone", "T00:00:00Z"),
+        ("every: 30s", "every: 30s, cron: '* * * * *'", "schedule 'often' has both cron and every", "keep one"),
+        ("every: 30s", "every: 30s, timezone: UTC", "an interval counts from 1970", "remove it"),
+        (", every: 30s", "", "schedule 'often' has neither cron nor every", "add cron:"),
+        ("every: 30s", "every: 500ms", "every: 500ms is too little", "at least 1s"),
+        ("every: 30s", "every: 30s, priority: low", "'priority' is nothing that schedule 'often' has", "priority="),
+    ],
+)
+def test_each_mistake_of_a_schedule_is_one_line(old: str, new: str, problem: str, remedy: str, tmp_path: Path) -> None:
+    before, mark, schedules = SCHEDULED.partition("\nschedules:\n")
+    assert old in schedules
+    errors = check_policy(write(tmp_path, before + mark + schedules.replace(old, new, 1)))
+    assert [error for error in errors if problem in error.problem and remedy in error.remedy], errors
+    assert len(errors) == 1
+    assert errors[0].line > 0
+    assert "\n" not in str(errors[0])
