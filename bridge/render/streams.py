@@ -242,7 +242,10 @@ def _stream(name: str, description: str, **settings: Any) -> Config:  # noqa: AN
         "deny_delete": False,
         "deny_purge": False,
     }
-    return defaults | settings
+    stream = defaults | settings
+    if stream["max_age"]:  # a server takes no window that is longer than messages live
+        stream["duplicate_window"] = min(stream["duplicate_window"], stream["max_age"])
+    return stream
 
 
 # --- consumers -------------------------------------------------------------------------------------

@@ -338,3 +338,11 @@ def test_a_worker_can_put_aside_whatever_a_stream_of_jobs_takes() -> None:
             aside = streams(queue.work)[f"{kind}_{queue.name}"]
             assert aside["max_msg_size"] == -1
             assert aside["max_bytes"] > largest
+
+
+def test_no_stream_remembers_ids_for_longer_than_it_keeps_messages() -> None:
+    """A server refuses such a stream, and a policy may ask for a `result_ttl` below the window."""
+    short = dataclasses.replace(QUEUES[0], deadline_ms=1_000, result_ttl_ms=90_000)
+    for cloud in ("aws", "azure"):
+        for stream in plan(dataclasses.replace(POLICY, queues={"thumbs": short}), cloud)["streams"]:
+            assert 0 < stream["duplicate_window"] <= (stream["max_age"] or 120_000_000_000)
