@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final, NamedTuple
 
 from bridge import subjects
+from bridge.agent.losses import Seen
 from bridge.clock import now_ms
 from bridge.errors import TransportError
 from bridge.identity import Connection, QueueSettings
@@ -41,6 +42,8 @@ class Look:
     """By queue, the counts of `bridge.agent.report.COUNTS`; what got no answer is left out."""
     inboxes: dict[tuple[str, str], Unread] = field(default_factory=dict)
     """By queue and producer. No agent of the other cloud is told of them."""
+    streams: dict[tuple[str, str], Seen | None] = field(default_factory=dict)
+    """By queue and stream, what losses are seen by; None for what got no answer."""
     asked: int = 0
     failed: int = 0
 
@@ -65,16 +68,20 @@ async def look(transport: JetStreamTransport, connection: Connection) -> Look:
 
     async def at_home(queue: str, settings: QueueSettings) -> None:
         jobs, results = subjects.jobs_stream(queue), subjects.results_stream(queue)
+        delayed = subjects.delayed_stream(queue)
         consumers = [subjects.jobs_consumer(settings.workers, priority) for priority in subjects.PRIORITIES]
         inboxes = [subjects.inbox_consumer(producer) for producer in settings.inbox]
         stored, later, copy, *found = await asyncio.gather(
             ask("STREAM.INFO", jobs),
-            ask("STREAM.INFO", subjects.delayed_stream(queue)),
+            ask("STREAM.INFO", delayed),
             ask("STREAM.INFO", results),
             *(ask("CONSUMER.INFO", jobs, consumer) for consumer in consumers),
             *(ask("CONSUMER.INFO", results, inbox) for inbox in inboxes),
         )
         pulls, boxes = found[: len(consumers)], found[len(consumers) :]
+        seen.streams[queue, jobs] = of_stream(stored, pulls)
+        seen.streams[queue, delayed] = of_stream(later)
+        seen.streams[queue, results] = of_stream(copy)
         counts = seen.queues.setdefault(queue, {})
         if stored:
             counts.update(of_jobs(stored))
@@ -89,11 +96,11 @@ async def look(transport: JetStreamTransport, connection: Connection) -> Look:
                 seen.inboxes[queue, producer] = of_inbox(copy, box)
 
     async def at_work(queue: str) -> None:
-        dead, refused = await asyncio.gather(
-            ask("STREAM.INFO", subjects.dead_stream(queue)), ask("STREAM.INFO", subjects.refused_stream(queue))
-        )
+        streams = (subjects.dead_stream(queue), subjects.refused_stream(queue), subjects.results_stream(queue))
+        dead, refused, results = await asyncio.gather(*(ask("STREAM.INFO", stream) for stream in streams))
+        seen.streams[queue, streams[0]], seen.streams[queue, streams[2]] = of_stream(dead), of_stream(results)
         counts = seen.queues.setdefault(queue, {})
-        for name, answer in (("dead", dead), ("refused", refused)):
+        for name, answer in (("dead", dead), ("refused", refused), ("results", results)):
             if answer:
                 counts[name] = _whole(answer, "state", "messages")
 
@@ -123,7 +130,7 @@ def of_jobs(info: Mapping[str, Any]) -> dict[str, int]:
 def of_copy(info: Mapping[str, Any]) -> dict[str, int]:
     """Counts of the copy of the results, which tells how far behind it is."""
     sources = [source for source in info.get("sources") or () if isinstance(source, dict)]
-    counts = {"lag": sum(_whole(source, "lag") for source in sources)}
+    counts = {"lag": sum(_whole(source, "lag") for source in sources), "results": _whole(info, "state", "messages")}
     # Nanoseconds; -1 until it has heard anything, which is no duration.
     heard = [active for source in sources if type(active := source.get("active")) is int and active >= 0]
     return counts | ({"silence_ms": max(heard) // 1_000_000} if heard else {})
@@ -150,6 +157,18 @@ def of_inbox(stream: Mapping[str, Any], consumer: Mapping[str, Any]) -> Unread:
     oldest, newest = _age_ms(stream), _age_ms(stream, "last_ts")
     passed = max(_whole(consumer, "ack_floor", "stream_seq") + 1 - first, 0) / max(last - first, 1)
     return Unread(unread, given, oldest - round((oldest - newest) * min(passed, 1.0)))
+
+
+def of_stream(info: Mapping[str, Any] | None, consumers: Sequence[Mapping[str, Any] | None] = ()) -> Seen | None:
+    """What losses of a stream are seen by, with its consumers where it is a work queue."""
+    told = [consumer for consumer in consumers if consumer]
+    if not info or len(told) < len(consumers):
+        return None
+    last, messages = _whole(info, "state", "last_seq"), _whole(info, "state", "messages")
+    if not consumers:
+        return Seen(last, messages)
+    handed_out = sum(_whole(consumer, "delivered", "consumer_seq") for consumer in told)
+    return Seen(last, messages, handed_out, sum(_whole(consumer, "num_ack_pending") for consumer in told))
 
 
 def _age_ms(info: Mapping[str, Any], which: str = "first_ts") -> int:

@@ -28,7 +28,7 @@ MAX_AGE_MS: Final = 30_000
 
 COUNTS: Final = (
     *("jobs", "jobs_limit", "delayed", "in_flight", "redelivered", "oldest_ms", "waiting", "bytes", "bytes_limit"),
-    *("stored", "done", "lag", "silence_ms", "dead", "refused"),
+    *("stored", "done", "lag", "silence_ms", "results", "dead", "refused"),
 )
 """What may be told of a queue; what is not known is left out."""
 

@@ -60,6 +60,7 @@ class Agent:
         self._muted: set[tuple[str, str]] = set()
         self._alone = False
         self.state = State(member.connection, self._clock)
+        transport.on_reconnect(self.state.losses.interrupted)
         self.ended = asyncio.Event()
         """Set when `run` is over."""
 
@@ -122,9 +123,7 @@ class Agent:
         with contextlib.suppress(TransportError):
             await self._transport.tell(link.REQUEST, b"", self._replies)
         seen = await look(self._transport, self._member.connection)
-        state.failures += seen.failed
-        if seen.asked == 0 or seen.failed < seen.asked:
-            state.queues, state.inboxes, state.looked_at = seen.queues, seen.inboxes, self._clock()
+        state.saw(seen)
         if not self._alone:
             await self._tell()
 

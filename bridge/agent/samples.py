@@ -22,6 +22,7 @@ _COUNTS: Final[Mapping[str, Metric]] = {
     "stored": metrics.STORED,
     "done": metrics.DONE,
     "lag": metrics.LAG,
+    "results": metrics.RESULTS_KEPT,
     "dead": metrics.DEAD,
     "refused": metrics.PUT_ASIDE,
 }
@@ -45,6 +46,13 @@ def samples(state: State) -> Iterator[Sample]:
     for cloud in state.others:
         yield from _queues(state, "peer", cloud)
         yield from _peer(state, cloud)
+    for (queue, stream), count in state.losses.rolled_back.items():
+        yield metrics.WENT_BACK, (queue, stream, here), count
+    for queue, count in state.losses.vanished.items():
+        yield metrics.VANISHED, (queue, here), count
+    for queue in state.connection.queues:
+        if (lost := state.lost_at_home(queue)) is not None:
+            yield metrics.LOST_AT_HOME, (queue, here), lost
     for (cloud, reason), count in state.refused.items():
         yield metrics.PEER_REFUSED, (here, cloud, reason), count
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from bridge.agent import link
-from bridge.agent.look import Unread
+from bridge.agent.look import Look, Unread
+from bridge.agent.losses import Losses
 from bridge.agent.report import Report
 from bridge.agent.schedules import Progress
 from bridge.errors import WrongSubject
@@ -68,7 +69,11 @@ class State:
     connected: bool = False
     schedules: Mapping[str, Progress] = field(default_factory=dict)
     """How far each schedule is that this agent submits."""
+    losses: Losses = field(init=False)
     _sessions: OrderedDict[tuple[str, str], int] = field(default_factory=OrderedDict)
+
+    def __post_init__(self) -> None:
+        self.losses = Losses(self.clock)
 
     @property
     def cloud(self) -> str:
@@ -136,6 +141,26 @@ class State:
             return self.queues if self.fresh else {}
         peer = self.peer(cloud)
         return peer.report.queues if peer is not None else {}
+
+    def saw(self, seen: Look) -> None:
+        """Keep what was seen of this cloud."""
+        self.failures += seen.failed
+        for (queue, stream), each in seen.streams.items():
+            self.losses.saw(queue, stream, each)
+        if seen.asked and seen.failed == seen.asked:
+            return
+        self.queues, self.inboxes, self.looked_at = seen.queues, seen.inboxes, self.clock()
+        for queue, counts in seen.queues.items():
+            if self.connection.queues[queue].home == self.cloud and {"results", "lag"} <= counts.keys():
+                self.losses.saw_copy(queue, counts["results"] + counts["lag"])
+
+    def lost_at_home(self, queue: str) -> int | None:
+        """How many results of a queue of this cloud's producers its copy has lost; None if that is not known."""
+        settings = self.connection.queues[queue]
+        written = self.known("peer", settings.work).get(queue, {}).get("results")
+        if settings.home != self.cloud or written is None:
+            return None
+        return self.losses.lost_at_home(queue, written)
 
     def backlog(self, queue: str) -> Backlog | None:
         """How many jobs of a queue wait or run; None is unknown, which is not zero."""

@@ -95,6 +95,7 @@ STORED: Final = _counter("queue_jobs_stored", "Jobs ever stored", *_SEEN)
 DONE: Final = _counter("queue_jobs_done", "Jobs ever settled for good", *_SEEN)
 LAG: Final = _gauge("results_lag", "Results written in the other cloud and not yet copied home", *_SEEN)
 SILENCE: Final = _gauge("results_silence_seconds", "Since the other cloud last sent results or a heartbeat", *_SEEN)
+RESULTS_KEPT: Final = _gauge("results_kept", "Results that a cloud holds", *_SEEN)
 DEAD: Final = _gauge("queue_dead_letters", "Dead letters kept", *_SEEN)
 PUT_ASIDE: Final = _gauge("queue_refused_messages", "Messages kept that failed authentication", *_SEEN)
 
@@ -106,6 +107,11 @@ INBOX_OLDEST: Final = _gauge(
 INBOX_OLDEST_LIMIT: Final = _gauge(
     "inbox_oldest_limit_seconds", "What `result_ttl` of the policy allows: older ones are gone, unread", *_INBOX
 )
+WENT_BACK: Final = _counter(
+    "stream_rollbacks", "Times that a stream had lost its latest messages", "queue", "stream", "cloud"
+)
+VANISHED: Final = _counter("queue_jobs_vanished", "Jobs that left their stream unsettled, at least", "queue", "cloud")
+LOST_AT_HOME: Final = _gauge("results_lost", "Results of the other cloud that the copy here has lost", "queue", "cloud")
 
 LINK_UP: Final = _gauge("link_up", "Whether anything comes through the link: 1, or 0", "cloud", "peer")
 LINK_ROUND_TRIP: Final = _gauge("link_round_trip_seconds", "To the other cloud's agent and back", "cloud", "peer")

@@ -81,6 +81,14 @@ async def messages(admin: Plain, stream: str) -> int:
     return int((await admin.api(f"STREAM.INFO.{stream}"))["state"]["messages"])
 
 
+async def expire(admin: Plain, stream: str) -> None:
+    """Empty a stream: no purge is allowed, not even to whoever may do everything; but an age is."""
+    config = (await admin.api(f"STREAM.INFO.{stream}"))["config"]
+    await admin.api(f"STREAM.UPDATE.{stream}", config | {"max_age": 100_000_000, "duplicate_window": 100_000_000})
+    await holds(admin, stream, 0)
+    await admin.api(f"STREAM.UPDATE.{stream}", config)
+
+
 async def holds(admin: Plain, stream: str, many: int) -> None:
     async def probe() -> bool:
         return await messages(admin, stream) == many
@@ -107,11 +115,7 @@ async def test_what_an_administrator_removes_is_noticed_sent_again_and_done_once
         await holds(admin, "JOBS_thumbs", 2)
         await holds(admin, "JOBS_thumbs", 3)
         assert [each["count"] for each in told(logs, "job_missing")] == [1]
-        # All of them: no purge is allowed, but an age is.
-        config = (await admin.api("STREAM.INFO.JOBS_thumbs"))["config"]
-        await admin.api("STREAM.UPDATE.JOBS_thumbs", config | {"max_age": 100_000_000, "duplicate_window": 100_000_000})
-        await holds(admin, "JOBS_thumbs", 0)
-        await admin.api("STREAM.UPDATE.JOBS_thumbs", config)
+        await expire(admin, "JOBS_thumbs")
         await holds(admin, "JOBS_thumbs", 3)
         async with serving(bridge, "bunny", worker):
             assert [await handle.result() for handle in waiting] == [1, 2, 3]

@@ -24,7 +24,7 @@ from producers import Producer, gaps
 from producers.copies import Copies
 from producers.sequences import Mark, Sequences
 from tests.fleet import Fleet, policy, until
-from tests.unit.test_producer import Deaf
+from tests.unit.test_producer import Deaf, forge
 from tests.unit.test_signals import parse
 
 JOB = '{kind="resize",queue="thumbs"}'
@@ -272,3 +272,34 @@ async def test_a_key_that_is_kept_is_sent_again_and_no_second_job(logs: list[dic
         async with fleet.working(worker):
             assert await handle.result() == 1
         assert calls == [1]
+
+
+async def test_a_forged_answer_does_not_end_the_care_for_a_job_that_nobody_waits_for(
+    logs: list[dict[str, object]],
+) -> None:
+    fleet, (worker, calls) = Fleet.make(policy()), counting()
+    async with fleet.producer() as relay:
+        handle = await relay.submit("thumbs", "resize", 1)
+        token = handle.token
+        del handle
+        gc.collect()
+        purge(jobs(fleet))
+        fleet.bridge.cloud("aws").tell(Message(subjects.done(token.key), forge(fleet, token, "other")))
+        await until(lambda: bool(told(logs, "result_ignored")))
+        await until(lambda: len(fleet.held("aws", "JOBS_thumbs")) == 1)
+        async with fleet.working(worker):
+            await until(lambda: len(relay._copies) == 0)
+    assert calls == [1]
+
+
+async def test_what_cannot_be_sent_again_now_is_sent_when_there_is_room(logs: list[dict[str, object]]) -> None:
+    fleet, (worker, calls) = Fleet.make(policy(max_pending=1)), counting()
+    async with fleet.producer() as relay, fleet.producer("other") as other:
+        lost = await relay.submit("thumbs", "resize", 1)
+        purge(jobs(fleet))
+        await other.submit("thumbs", "resize", 2)
+        await until(lambda: bool(told(logs, "resend_failed")))
+        async with fleet.working(worker):
+            assert await lost.result() == 1
+    assert sorted(calls) == [1, 2]
+    assert len(told(logs, "job_missing")) == 1
