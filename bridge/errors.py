@@ -20,7 +20,7 @@
     │   ├── BadBundle, BundleExpired, BundleRolledBack, BelowThreshold, RepeatedSigner, WeakKey
     ├── Refusal               the message's sender: a message that must not be acted on
     │   ├── BadFrame, UnknownVersion, UnknownKey, BadSignature, NotAuthorised, WrongSubject,
-    │   └── WrongRecipient, Expired, FromTheFuture, BadSeal, BadPrelude, BadPart
+    │   └── WrongRecipient, Expired, FromTheFuture, BadSeal, BadPrelude, BadPart, IdReused
     └── JobError              the job's author: how a job ended
         ├── JobFailed           the handler failed for good; `type` and `message` are the worker's words
         ├── JobCancelled        a worker's signed word that it ended because the producer asked for it
@@ -209,6 +209,10 @@ class BadPrelude(Refusal):
 
 class BadPart(Refusal):
     """A part of a payload, or its index, is not the one that the message's author signed."""
+
+
+class IdReused(Refusal):
+    """The job has the id of another one, whose bytes were begun or answered before."""
 
 
 # --- the job's author ------------------------------------------------------------------------------

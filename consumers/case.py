@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from bridge.core import Core
 from bridge.envelope import Authenticated
@@ -14,6 +15,9 @@ from bridge.signals import NO_SPAN, Span
 from bridge.subjects import JobKey
 from bridge.transport import Delivery
 from consumers.stop import Stop
+
+if TYPE_CHECKING:
+    from consumers.ledgerfile import Row
 
 
 @dataclass(slots=True)
@@ -32,6 +36,8 @@ class Case:
     """What ends its handler when it is cancelled."""
     replay: Replay | None = None
     """The order that it runs by, of a job that died before; `job` has the order's generation and times then."""
+    remembered: Row | None = None
+    """What this worker's ledger knows of it."""
     starts: Callable[[float], None] = lambda _: None
     """Told in how many seconds the attempt must be done, when its handler starts."""
 
@@ -112,7 +118,8 @@ class Case:
     @property
     def must_look(self) -> bool:
         """Whether a result may stand: orders and keyed jobs may come again once they are done, and nothing says so."""
-        return self.seen_before or self.delivery.doubtful or self.replay is not None or bool(self.core.args_tag)
+        again = self.replay is not None or bool(self.core.args_tag) or self.remembered is not None
+        return again or self.seen_before or self.delivery.doubtful
 
     @property
     def seen_before(self) -> bool:

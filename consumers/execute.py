@@ -18,14 +18,17 @@ from bridge.envelope import Authenticated, Draft, Opener, Sealer
 from bridge.errors import Expired, FromTheFuture, KeyConflict, Refusal, TransportError, WrongSubject
 from bridge.fence import authenticate_answer
 from bridge.identity import QueueSettings
+from bridge.signals import metrics
+from bridge.signals.meter import Meter
 from bridge.transport import Delivery, Transport
 from consumers import replays
 from consumers.attempt import Attempts
 from consumers.cancels import Cancels
 from consumers.case import Case
 from consumers.handlers import Handlers
+from consumers.ledger import NoLedger
 from consumers.limits import Backoff, backoff
-from consumers.verdict import Answered, Cancelled, Conflict, Park, Poisoned, Reject, TooLate, Verdict, Wait
+from consumers.verdict import Answered, Cancelled, Conflict, Park, Poisoned, Reject, Repeat, TooLate, Verdict, Wait
 
 FUTURE_DELAY_S: Final = 60.0
 """How long a job from the future waits: clocks are put right by people, within minutes."""
@@ -47,7 +50,9 @@ class Judge:
         handlers: What to run.
         attempts: Runs them.
         cancels: What is not to be run.
+        ledger: What was begun and answered here.
         worker: The name of this process, for people.
+        meter: Where measurements go.
     """
 
     def __init__(
@@ -58,7 +63,9 @@ class Judge:
         handlers: Handlers,
         attempts: Attempts,
         cancels: Cancels,
+        ledger: NoLedger,
         worker: str,
+        meter: Meter,
     ) -> None:
         self._opener = opener
         self._sealer = sealer
@@ -66,7 +73,9 @@ class Judge:
         self._handlers = handlers
         self._attempts = attempts
         self._cancels = cancels
+        self._ledger = ledger
         self._worker = worker
+        self._meter = meter
 
     def admit(self, queue: str, settings: QueueSettings, delivery: Delivery) -> Case:
         """Authenticate a delivery; no private key is used.
@@ -119,8 +128,13 @@ class Judge:
 
     async def _judge(self, case: Case) -> Verdict:
         looked = time.monotonic()
+        if case.remembered is not None and case.remembered.result is not None:
+            self._meter.count(metrics.LEDGER_HITS, case.queue)
+            case.attempt = case.remembered.attempt
         if case.must_look and (standing := await self.standing(case)) is not None:
             return standing
+        if case.remembered is not None and case.remembered.result is not None:
+            return self._repeat(case, case.remembered.result)
         try:
             check_time(case.core, now_ms())
         except Expired:
@@ -135,8 +149,9 @@ class Judge:
         handler = self._handlers.get(case.queue, case.core.kind)
         if handler is None:
             return self._unknown_kind(case)
-        if case.seen_before or case.delivery.doubtful or not case.first_counts:
-            attempt = await self._last_start(case) + 1
+        begun = 0 if case.remembered is None else case.remembered.attempt
+        if begun or case.seen_before or case.delivery.doubtful or not case.first_counts:
+            attempt = max(await self._last_start(case), begun) + 1
             most = handler.limits.max_attempts or case.settings.max_attempts
             if attempt > most:
                 case.attempt = most
@@ -149,7 +164,20 @@ class Judge:
                 return standing
         else:
             case.attempt = 1
+        if not self._ledger.started(case, case.attempt):
+            return Park(0, "the ledger cannot be written")
         return await self._attempts.run(case, handler)
+
+    def _repeat(self, case: Case, result: bytes) -> Verdict:
+        """What the ledger holds is believed as far as what stands: keys may have gone since, and disks forget."""
+        try:
+            self._answer(case, result, "result")
+        except KeyConflict:
+            pass  # it is the answer to the key all the same, and its producer sees that it is another's
+        except Refusal as refusal:
+            _log.error("recorded_result_refused", queue=case.queue, job=case.core.job, refusal=refusal.name)
+            return Park(FUTURE_DELAY_S, "its recorded result does not verify any more")
+        return Repeat(result)
 
     def _unknown_kind(self, case: Case) -> Verdict:
         # Deliveries are counted here: nothing was started, and a worker that knows the kind may be rolling out.

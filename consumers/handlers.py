@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Awaitable, Callable, Generator, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any, Final, Protocol, TypeVar, overload
 
 from bridge.errors import ConfigurationError
 from bridge.job import Kind
@@ -17,6 +17,8 @@ from consumers.stop import Stop
 from consumers.verdict import Cancelled
 
 Function = Callable[..., Any]
+A = TypeVar("A")
+R = TypeVar("R")
 _NONE: Final = Limits()
 _PLAIN: Final = ("queue", "kind", "id", "generation", "producer", "attempt", "max_attempts", "traceparent")
 
@@ -101,6 +103,21 @@ class Job:
         """Read what `plain` made, and tell progress to ``report``."""
         moments = {name: datetime.fromisoformat(plain[name]) for name in ("issued", "deadline")}
         return cls(**{**plain, **moments}, _report=report)
+
+
+class Register(Protocol[A, R]):
+    """The decorator for a typed contract: what it takes, for the type checker."""
+
+    @overload
+    def __call__(
+        self, function: Callable[[A, Job], Coroutine[Any, Any, R]], /
+    ) -> Callable[[A, Job], Coroutine[Any, Any, R]]: ...
+    @overload
+    def __call__(self, function: Callable[[A], Coroutine[Any, Any, R]], /) -> Callable[[A], Coroutine[Any, Any, R]]: ...
+    @overload
+    def __call__(self, function: Callable[[A, Job], R], /) -> Callable[[A, Job], R]: ...
+    @overload
+    def __call__(self, function: Callable[[A], R], /) -> Callable[[A], R]: ...
 
 
 @dataclass(frozen=True, slots=True)

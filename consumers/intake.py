@@ -22,9 +22,10 @@ from bridge.subjects import JobKey
 from bridge.transport import Delivery, Pull, Transport
 from consumers.cancels import Cancels
 from consumers.case import Case
-from consumers.execute import Judge
+from consumers.execute import TROUBLE_DELAY_S, Judge
 from consumers.lease import Lease, Leases
 from consumers.leasethread import LeaseThread
+from consumers.ledger import NoLedger
 from consumers.progress import Reports
 from consumers.settle import Settler
 from consumers.slots import WEIGHTS, Slots
@@ -66,6 +67,7 @@ class Intake:
         cancels: What is not to be run.
         reports: What handlers tell of it.
         settler: Carries out.
+        ledger: What was begun and answered here; while it takes nothing, nothing is pulled.
         transport: The workers' local broker.
         concurrency: Slots.
         prefetch: Deliveries held of each lane beyond the slots.
@@ -80,6 +82,7 @@ class Intake:
         cancels: Cancels,
         reports: Reports,
         settler: Settler,
+        ledger: NoLedger,
         transport: Transport,
         *,
         concurrency: int,
@@ -92,6 +95,7 @@ class Intake:
         self._cancels = cancels
         self._reports = reports
         self._settler = settler
+        self._ledger = ledger
         self._transport = transport
         self._concurrency = concurrency
         self._credit = concurrency + prefetch
@@ -102,6 +106,8 @@ class Intake:
         self._slots = Slots(concurrency)
         self._stopping = asyncio.Event()
         self._reason: BridgeError | None = None
+        self._withheld: list[Lane] = []
+        """Lanes, once for each delivery that they may have more of once the ledger takes work again."""
         self._waiting: dict[asyncio.Task[None], tuple[Lane, Delivery]] = {}
         self._running: dict[asyncio.Task[None], Delivery] = {}
 
@@ -133,6 +139,7 @@ class Intake:
                 group.create_task(self._watch(opener), name="trust-watch"),
                 group.create_task(self._cancels.serve(queues, cloud), name="cancels"),
                 group.create_task(self._reports.send(), name="reports"),
+                group.create_task(self._ledger.keep(self._again, self._end), name="ledger"),
             ]
             lanes, takers = [], []
             for queue, settings in queues.items():
@@ -171,6 +178,7 @@ class Intake:
         return [
             (metrics.SLOTS, (), self._concurrency),
             (metrics.IN_FLIGHT, (), len(self._running)),
+            *self._ledger.now(),
             *((metrics.HELD, (queue,), sum(len(each.lease) for each in of)) for queue, of in by_queue.items()),
             *((metrics.PULLS, (queue,), sum(each.pull.answered for each in of)) for queue, of in by_queue.items()),
         ]
@@ -187,7 +195,7 @@ class Intake:
                     # The link, a server or this loop was away for longer than the ack wait; the job may run elsewhere.
                     _log.warning("delivery_ignored", queue=lane.queue, delivered=delivery.delivered)
                     self._meter.count(metrics.LOST_LEASES, lane.queue)
-                    lane.pull.grant(1)
+                    self._grant(lane)
                     continue
                 task = group.create_task(self._work(lane, delivery), name=f"job-{lane.queue}")
                 self._waiting[task] = (lane, delivery)
@@ -214,7 +222,18 @@ class Intake:
         finally:
             lane.lease.release(delivery)
             if not self._stopping.is_set():
-                lane.pull.grant(1)
+                self._grant(lane)
+
+    def _grant(self, lane: Lane) -> None:
+        if self._ledger.refusing:
+            self._withheld.append(lane)
+        else:
+            lane.pull.grant(1)
+
+    def _again(self) -> None:
+        withheld, self._withheld = self._withheld, []
+        for lane in withheld:
+            lane.pull.grant(1)
 
     def _cancelled(self, key: JobKey) -> None:
         """Let a job that waits for a slot be answered without one: a cancel is not to wait for other jobs' ends."""
@@ -236,6 +255,7 @@ class Intake:
         try:
             try:
                 case = lane.admit(lane.queue, lane.settings, delivery)
+                case.remembered = self._ledger.recall(case)
             except Refusal as refusal:
                 await slot.aclose()
                 if isinstance(refusal, UnknownVersion) and delivery.delivered < NEWER_DELIVERIES:
@@ -246,14 +266,14 @@ class Intake:
                 await self._settler.refuse(lane.queue, delivery, refusal)
                 return
             case.starts = partial(lane.lease.run, delivery)
-            verdict = await self._judge.judge(case)
-            lane.lease.settle(delivery)
-            if lane.lease.has_lost(delivery) and isinstance(verdict, (Retry, Snooze, Park, Wait)):
-                return  # it is another worker's to put off
-            # Storing waits for room in the queue's streams: kept meanwhile, the slots would go to the one queue whose
-            # producer fills them. What it holds is bounded by its own credit.
-            await slot.aclose()
-            await self._settler.settle(case, verdict)
+            if not self._ledger.enter(case):
+                # Another worker may do it at once; what is under way here already is looked up in a while.
+                await self._hand_back(delivery, 0 if self._ledger.refusing else TROUBLE_DELAY_S)
+                return
+            try:
+                await self._carry_out(lane, case, slot)
+            finally:
+                self._ledger.leave(case)
         except BundleExpired as error:
             self._end(error)
             await self._hand_back(delivery)
@@ -263,6 +283,16 @@ class Intake:
             # Ours, not the handler's. Putting it off keeps one message from spinning the whole worker.
             _log.error("worker_failed", queue=lane.queue, exc_info=error)
             await self._hand_back(delivery, BUG_DELAY_S)
+
+    async def _carry_out(self, lane: Lane, case: Case, slot: contextlib.AsyncExitStack) -> None:
+        verdict = await self._judge.judge(case)
+        lane.lease.settle(case.delivery)
+        if lane.lease.has_lost(case.delivery) and isinstance(verdict, (Retry, Snooze, Park, Wait)):
+            return  # it is another worker's to put off
+        # Storing waits for room in the queue's streams: kept meanwhile, the slots would go to the one queue whose
+        # producer fills them. What it holds is bounded by its own credit.
+        await slot.aclose()
+        await self._settler.settle(case, verdict)
 
     async def _renew(self) -> None:
         try:

@@ -33,6 +33,7 @@ from bridge.transport import Delivery, Transport
 from consumers import replays
 from consumers.case import Case
 from consumers.execute import TROUBLE_DELAY_S, Judge
+from consumers.ledger import NoLedger
 from consumers.verdict import (
     Answered,
     Cancelled,
@@ -41,6 +42,7 @@ from consumers.verdict import (
     Park,
     Poisoned,
     Reject,
+    Repeat,
     Retry,
     Snooze,
     TooLate,
@@ -62,6 +64,7 @@ _OUTCOMES: Final[dict[type[Verdict], str]] = {
     TooLate: "expired",
     Cancelled: "cancelled",
     Answered: "answered",
+    Repeat: "repeated",
     Conflict: "conflict",
     Poisoned: "poisoned",
     Retry: "retried",
@@ -83,6 +86,7 @@ class Settler:
         batcher: Seals results.
         opener: Holds the trust bundle: whom they are sealed to.
         transport: The workers' local broker.
+        ledger: Where results are recorded before they are published.
         worker: The name of this process, for people.
         signals: Where measurements and spans go.
     """
@@ -93,6 +97,7 @@ class Settler:
         batcher: Batcher,
         opener: Opener,
         transport: Transport,
+        ledger: NoLedger,
         worker: str,
         signals: Signals,
     ) -> None:
@@ -100,6 +105,7 @@ class Settler:
         self._batcher = batcher
         self._opener = opener
         self._transport = transport
+        self._ledger = ledger
         self._worker = worker
         self._meter, self._tracer = signals.meter, signals.tracer
 
@@ -158,6 +164,9 @@ class Settler:
                 log.info("job_answered_before")
                 self._meter.count(metrics.FENCE_HITS, case.queue)
                 await self._ack(case)
+            case Repeat(result):
+                log.warning("result_published_again")
+                await self._publish(case, result, case.hints())
             case Conflict():
                 await self._conflict(case)
             case Poisoned(refusal):
@@ -171,6 +180,7 @@ class Settler:
                 log.info("job_snoozed", seconds=round(verdict.after, 1))
                 with contextlib.suppress(TransportError):  # then it counts: one too many is what is promised
                     await self._judge.record_start(case, case.attempt - 1)
+                    self._ledger.started(case, case.attempt - 1)
                 await self._transport.nak(case.delivery, verdict.after)
             case Wait(delay):
                 await self._transport.nak(case.delivery, delay)
@@ -203,10 +213,17 @@ class Settler:
             _log.error("no_key_to_answer", queue=case.queue, producer=case.core.sender, refusal=refusal.name)
             await self._transport.nak(case.delivery, LONGEST_PAUSE_S)
             return refusal.name
-        stream, subject = subjects.results_stream(case.queue), subjects.result(case.key)
         headers = case.hints()
         if traceparent is not None:
             headers["traceparent"] = traceparent
+        await self._ledger.answered(case, data, now + case.settings.result_ttl_ms)
+        ended = await self._publish(case, data, headers)
+        _log.debug("job_answered", queue=case.queue, job=case.core.job, attempt=case.attempt, status=str(status))
+        return ended
+
+    async def _publish(self, case: Case, data: bytes, headers: dict[str, str]) -> str:
+        """Have a sealed result stored, unless one stands, then ack; returns as `_send`."""
+        stream, subject = subjects.results_stream(case.queue), subjects.result(case.key)
         taken = ""
         while not await self._store(stream, subject, data, headers):
             # Taken: by an earlier delivery, by a try of ours whose PubAck got lost, or by a forger.
@@ -228,7 +245,6 @@ class Settler:
         await self._ack(case)
         if not taken:
             self._meter.count(metrics.RESULT_BYTES, case.queue, case.core.kind, by=len(data))
-        _log.debug("job_answered", queue=case.queue, job=case.core.job, attempt=case.attempt, status=str(status))
         return taken
 
     async def _seal(self, case: Case, status: Status, content: Content, now: int, traceparent: str | None) -> bytes:

@@ -11,6 +11,7 @@ verdict     dead letter  result             the delivery is then
 `TooLate`   yes          expired            acked
 `Cancelled` no           cancelled          acked
 `Answered`  no           one stands         acked
+`Repeat`    no           the one recorded   acked
 `Poisoned`  yes          a forgery stands   acked
 `Refused`   no           none, ever         acked; kept in REFUSED
 `Retry`     no           none yet           nak'd; counts
@@ -100,6 +101,13 @@ class Answered:
 
 
 @dataclass(frozen=True, slots=True)
+class Repeat:
+    """This worker has answered it before, says its ledger, and no result stands: the same one is published again."""
+
+    result: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class Conflict:
     """A result of another job of the same key stands and verifies."""
 
@@ -133,4 +141,5 @@ class Wait:
     delay: float
 
 
-Verdict = Done | Reject | TooLate | Cancelled | Answered | Conflict | Poisoned | Refused | Retry | Snooze | Wait | Park
+_Answer = Done | Reject | TooLate | Cancelled | Answered | Repeat | Conflict | Poisoned
+Verdict = _Answer | Refused | Retry | Snooze | Wait | Park

@@ -7,12 +7,12 @@ import inspect
 import os
 import re
 import socket
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar, overload
 
 import structlog
 
@@ -33,10 +33,11 @@ from consumers.attempt import Attempts
 from consumers.cancels import Cancels
 from consumers.children import Children
 from consumers.execute import Judge
-from consumers.handlers import Function, Handlers, Job
+from consumers.handlers import Function, Handlers, Register
 from consumers.intake import Intake
 from consumers.isolation import Isolation
 from consumers.leasethread import Connect, LeaseThread, renewing
+from consumers.ledger import LEAST_LIMIT, LIMIT, NoLedger, State, remembering
 from consumers.limits import Backoff, Limits
 from consumers.progress import Reports
 from consumers.settle import Settler
@@ -68,6 +69,9 @@ class Worker:
         concurrency: Jobs that run at once.
         prefetch: Jobs held beyond the free slots, for each queue.
         drain_timeout: Seconds that running jobs may take to finish when it is stopped.
+        data: A folder of this process alone, for its ledger: a job that it has answered does not run again, whatever a
+            broker does. None reads ``BUNNY_DATA`` when it runs; not set is no ledger.
+        ledger_limit: Bytes that the ledger may take; a worker whose ledger is full takes no work.
         metrics: ``host:port`` to serve Prometheus metrics at; None reads ``BUNNY_METRICS``, not set is nowhere.
         traces: The OpenTelemetry provider to send spans to; None takes the global one if ``BUNNY_TRACES`` is 1.
     """
@@ -79,22 +83,28 @@ class Worker:
         concurrency: int = CONCURRENCY,
         prefetch: int = PREFETCH,
         drain_timeout: float | timedelta = DRAIN_TIMEOUT_S,
+        data: Path | str | None = None,
+        ledger_limit: int = LIMIT,
         metrics: str | None = None,
         traces: TracerProvider | None = None,
     ) -> None:
-        for what, count, least in (("concurrency", concurrency, 1), ("prefetch", prefetch, 0)):
+        counts = (("concurrency", concurrency, 1), ("prefetch", prefetch, 0))
+        for what, count, least in (*counts, ("ledger_limit", ledger_limit, LEAST_LIMIT)):
             if type(count) is not int or count < least:
                 raise UsageError(f"{what}={count!r}; pass a whole number from {least}")
         self.folder = None if folder is None else Path(folder)
         self.concurrency = concurrency
         self.prefetch = prefetch
         self.drain_timeout = seconds("drain_timeout", drain_timeout)
+        self.data = None if data is None else Path(data)
+        self.ledger_limit = ledger_limit
         self.metrics = metrics
         self._traces = traces
         self._handlers = Handlers()
         self._startup: list[Hook] = []
         self._shutdown: list[Hook] = []
         self._intake: Intake | None = None
+        self._ledger = NoLedger()
 
     @classmethod
     def from_env(
@@ -103,12 +113,20 @@ class Worker:
         concurrency: int = CONCURRENCY,
         prefetch: int = PREFETCH,
         drain_timeout: float | timedelta = DRAIN_TIMEOUT_S,
+        data: Path | str | None = None,
+        ledger_limit: int = LIMIT,
         metrics: str | None = None,
         traces: TracerProvider | None = None,
     ) -> Worker:
         """A worker whose identity folder ``BUNNY_IDENTITY`` names when it runs."""
         return cls(
-            concurrency=concurrency, prefetch=prefetch, drain_timeout=drain_timeout, metrics=metrics, traces=traces
+            concurrency=concurrency,
+            prefetch=prefetch,
+            drain_timeout=drain_timeout,
+            data=data,
+            ledger_limit=ledger_limit,
+            metrics=metrics,
+            traces=traces,
         )
 
     # --- what it does ------------------------------------------------------------------------------
@@ -126,7 +144,7 @@ class Worker:
         isolation: Literal["process"] | None = None,
         memory: int | None = None,
         recycle: int | None = None,
-    ) -> _Register[A, R]: ...
+    ) -> Register[A, R]: ...
     @overload
     def handler(
         self,
@@ -268,10 +286,11 @@ class Worker:
                 signalling(self.metrics, self._traces) as signals,
                 contextlib.nullcontext() if leases is None else renewing(leases) as renewer,
                 following(folder, opener),
+                remembering(self.data, self.ledger_limit) as self._ledger,
             ):
                 await self._serve(identity, opener, connection, transport, signals, renewer)
         finally:
-            self._intake = None
+            self._intake, self._ledger = None, NoLedger()
             await transport.close()
             _log.info("worker_stopped", identity=identity.name)
 
@@ -293,18 +312,20 @@ class Worker:
             cancels = Cancels(opener, transport, signals.meter)
             reports = Reports(sealer, opener, transport, worker)
             attempts = Attempts(opener, cancels, reports, threads, children, signals)
-            judge = Judge(opener, sealer, transport, self._handlers, attempts, cancels, worker)
-            settler = Settler(judge, Batcher(sealer), opener, transport, worker, signals)
+            meter, ledger = signals.meter, self._ledger
+            judge = Judge(opener, sealer, transport, self._handlers, attempts, cancels, ledger, worker, meter)
+            settler = Settler(judge, Batcher(sealer), opener, transport, ledger, worker, signals)
             self._intake = Intake(
                 judge,
                 cancels,
                 reports,
                 settler,
+                ledger,
                 transport,
                 concurrency=self.concurrency,
                 prefetch=self.prefetch,
                 drain_timeout=self.drain_timeout,
-                meter=signals.meter,
+                meter=meter,
                 renewer=renewer,
             )
             try:
@@ -328,6 +349,11 @@ class Worker:
     def busy(self) -> int:
         """How many jobs run now."""
         return self._intake.running if self._intake is not None else 0
+
+    @property
+    def refusing(self) -> State:
+        """Why it takes no work though it serves: the ledger is ``full``, or its ``disk`` fails; empty while it does."""
+        return self._ledger.refusing
 
     def stop(self) -> None:
         """Drain: pull no more, hand back what has not started, let the rest finish. To be called in the event loop."""
@@ -353,21 +379,6 @@ class Worker:
                     f"bridge.yaml has {', '.join(granted[handler.queue].kinds)}"
                 )
         return {queue: granted[queue] for queue in self._handlers.queues}
-
-
-class _Register(Protocol[A, R]):
-    """The decorator for a typed contract: what it takes, for the type checker."""
-
-    @overload
-    def __call__(
-        self, function: Callable[[A, Job], Coroutine[Any, Any, R]], /
-    ) -> Callable[[A, Job], Coroutine[Any, Any, R]]: ...
-    @overload
-    def __call__(self, function: Callable[[A], Coroutine[Any, Any, R]], /) -> Callable[[A], Coroutine[Any, Any, R]]: ...
-    @overload
-    def __call__(self, function: Callable[[A, Job], R], /) -> Callable[[A, Job], R]: ...
-    @overload
-    def __call__(self, function: Callable[[A], R], /) -> Callable[[A], R]: ...
 
 
 async def _call(hooks: list[Hook]) -> None:

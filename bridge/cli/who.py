@@ -15,7 +15,7 @@ from bridge.errors import ConfigurationError, UsageError
 from bridge.identity import CA_FILE, ENVIRONMENT, Connection
 from bridge.jetstream import JetStreamTransport, connect
 from bridge.member import Member, folder_from_env
-from bridge.policy.quantities import BadQuantity, parse_duration
+from bridge.policy.quantities import BadQuantity, parse_duration, parse_size, spell_size
 from producers.client import Producer
 
 CONNECT_TIMEOUT_S: Final = 10.0
@@ -104,3 +104,20 @@ def seconds(option: str, text: str | None) -> float | None:
         return parse_duration(text) / 1000
     except BadQuantity as error:
         raise UsageError(f"{option}: {text[:40]!r} {error.problem}; {error.remedy}") from None
+
+
+def size(option: str, text: str | None, least: int) -> int | None:
+    """A size of the command line, such as ``4GiB``, in bytes.
+
+    Raises:
+        UsageError: It is none, or below ``least``.
+    """
+    if text is None:
+        return None
+    try:
+        found = parse_size(text)
+    except BadQuantity as error:
+        raise UsageError(f"{option}: {text[:40]!r} {error.problem}; {error.remedy}") from None
+    if found < least:
+        raise UsageError(f"{option}: {text[:40]} is too little; say {spell_size(least)} or more")
+    return found

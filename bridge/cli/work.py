@@ -15,10 +15,12 @@ import typer
 import bridge
 from bridge import observe
 from bridge.cli.frame import BridgeFolder, example
-from bridge.cli.who import IdentityFolder, choose, seconds
+from bridge.cli.who import IdentityFolder, choose, seconds, size
 from bridge.errors import BridgeError, ConfigurationError, UsageError
 from bridge.identity import ENVIRONMENT
 from consumers import Worker
+from consumers.ledger import ENVIRONMENT as DATA
+from consumers.ledger import LEAST_LIMIT
 
 OURS = ("bridge", "producers", "consumers")
 _IMPORTER = importlib.__file__
@@ -28,7 +30,8 @@ def register(app: typer.Typer) -> None:
     """Add the command."""
     app.command(
         epilog=example(
-            "bunny work examples.work:worker", "bunny work resize:worker --identity /etc/bunny --concurrency 32"
+            "bunny work examples.work:worker",
+            "bunny work resize:worker --identity /etc/bunny --data /var/lib/resize --concurrency 32",
         )
     )(work)
 
@@ -47,6 +50,20 @@ def work(
             show_default="the app's",
         ),
     ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Keep a ledger there: what was answered never runs again. One folder for each process.",
+            show_default=f"the app's, or {DATA}; without one there is no ledger",
+        ),
+    ] = None,
+    ledger_limit: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SIZE", help="Of the ledger; a full one takes no work.", show_default="the app's, or 4GiB"
+        ),
+    ] = None,
     folder: BridgeFolder = None,
     log_json: Annotated[bool, typer.Option("--json", help="Log in JSON, also on a terminal.")] = False,
 ) -> None:
@@ -56,6 +73,7 @@ def work(
     """
     observe.configure(json=log_json or None)
     drain = seconds("--drain-timeout", drain_timeout)
+    limit = size("--ledger-limit", ledger_limit, LEAST_LIMIT)
     if identity is not None:
         os.environ[ENVIRONMENT] = str(identity)  # for an app that reads its identity when it is imported
     worker = load_worker(app)
@@ -63,6 +81,10 @@ def work(
         worker.concurrency = concurrency
     if drain is not None:
         worker.drain_timeout = drain
+    if data is not None:
+        worker.data = data
+    if limit is not None:
+        worker.ledger_limit = limit
     if identity is not None or worker.folder is None:
         queues = worker.queues
         worker.folder = choose(

@@ -76,6 +76,10 @@ DEAD_LETTERS: Final = _counter("worker_dead_letters", "Jobs put aside as dead le
 FENCE_HITS: Final = _counter("worker_fence_hits", "Deliveries whose job had its result already", "queue")
 LOST_LEASES: Final = _counter("worker_lost_leases", "Deliveries held that another worker may have got", "queue")
 RESULT_BYTES: Final = _counter("worker_result_bytes", "Bytes of stored results, sealed", *_JOB)
+LEDGER_HITS: Final = _counter("worker_ledger_hits", "Deliveries whose job the ledger knows to be answered", "queue")
+LEDGER_BYTES: Final = _gauge("worker_ledger_bytes", "Bytes that the ledger holds")
+LEDGER_LIMIT: Final = _gauge("worker_ledger_bytes_limit", "Bytes that the ledger may hold")
+LEDGER_REFUSES: Final = _gauge("worker_ledger_refuses", "Whether no work is taken for want of the ledger: 1, or 0")
 
 # --- agents ----------------------------------------------------------------------------------------
 # `cloud` is where it was seen. `via` is `own` for what this agent saw, and `peer` for what the other cloud's told it.

@@ -294,6 +294,10 @@ def test_an_application_that_cannot_be_run(tmp_path: Path, app: str, words: str)
     assert words in bunny("work", tmp_path, app, code=1).error
 
 
+def test_a_ledger_of_a_size_that_none_can_have(tmp_path: Path) -> None:
+    assert "say 16MiB or more" in bunny("work app:bunny --ledger-limit 1KiB", tmp_path, code=1).error
+
+
 def test_an_application_with_one_of_our_names(tmp_path: Path) -> None:
     (tmp_path / "bridge.py").write_text("worker = 1\n")
     # As the installed command finds it: our packages come first, the current folder is added later.

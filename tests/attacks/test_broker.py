@@ -56,8 +56,8 @@ async def test_h31_a_thousand_replays_have_one_effect_while_the_result_stands() 
     assert len(fleet.held("azure", "RESULTS_thumbs")) == 1
 
 
-async def test_h31_a_replay_that_is_passed_off_as_new_runs_again_and_changes_no_result() -> None:
-    """What `docs/threats.md` does not promise: workers remember nothing, and a first delivery looks nothing up."""
+async def test_h31_a_replay_that_is_passed_off_as_new_runs_again_without_a_ledger_and_changes_no_result() -> None:
+    """What `docs/threats.md` does not promise of a worker without a ledger: a first delivery looks nothing up."""
     fleet = Fleet.make(policy())
     worker, calls = counting()
     async with fleet.transport("relay") as broker, fleet.producer() as relay:
