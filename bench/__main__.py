@@ -56,12 +56,12 @@ async def sealed(folder: Path, args: dict[str, str], jobs: int, window: int) -> 
 
 
 @contextlib.asynccontextmanager
-async def process(*arguments: str, identity: Path) -> AsyncIterator[None]:
-    """A worker process, ended with the block."""
+async def process(*arguments: str, identity: Path, data: Path | None = None) -> AsyncIterator[None]:
+    """A worker process, ended with the block; with a ledger where it has a folder for it."""
     worker = await asyncio.create_subprocess_exec(
         sys.executable,
         *arguments,
-        env={**os.environ, "BUNNY_IDENTITY": str(identity)},
+        env={**os.environ, "BUNNY_IDENTITY": str(identity), "BUNNY_DATA": str(data or "")},
         stdout=asyncio.subprocess.DEVNULL,
         stderr=asyncio.subprocess.DEVNULL,
     )
@@ -74,7 +74,7 @@ async def process(*arguments: str, identity: Path) -> AsyncIterator[None]:
 
 
 async def measure(options: argparse.Namespace) -> list[dict[str, object]]:
-    """Both sides in turn, for each window; medians over the repetitions."""
+    """The sides in turn, for each window; medians over the repetitions."""
     args = {"data": "x" * (options.size - len('{"data":""}'))}
     body = json.dumps(args, separators=(",", ":")).encode()
     with tempfile.TemporaryDirectory() as place:
@@ -84,13 +84,16 @@ async def measure(options: argparse.Namespace) -> list[dict[str, object]]:
                 "bridge": (["-m", "bench.noop"], partial(sealed, producer, args)),
                 "plain": (["-m", "bench.plain", str(pool)], partial(plain.produce, producer, body)),
             }
+            if options.ledger:
+                sides["ledger"] = sides["bridge"]
             rows = []
             for window in options.windows:
                 jobs = options.jobs if window > 1 else max(1000, options.jobs // 10)
                 results: dict[str, list[Result]] = {name: [] for name in sides}
                 for _ in range(options.repeat):
                     for name, (worker, run) in sides.items():
-                        async with process(*worker, identity=pool):
+                        data = Path(place, "data") if name == "ledger" else None
+                        async with process(*worker, identity=pool, data=data):
                             await run(min(200, jobs), window)  # connections made, code warm
                             results[name].append(await run(jobs, window))
                 rows.append(summary(window, jobs, results))
@@ -105,7 +108,7 @@ def _policy(folder: Path, durability: str) -> Policy:
 
 
 def summary(window: int, jobs: int, results: dict[str, list[Result]]) -> dict[str, object]:
-    """One window's medians, and the ratio of each pair of runs."""
+    """One window's medians, and the ratios of each pair of runs."""
     row: dict[str, object] = {"window": window, "jobs": jobs, "repetitions": len(results["bridge"])}
     for name, runs in results.items():
         times = sorted(t for _, each in runs for t in each)
@@ -114,19 +117,27 @@ def summary(window: int, jobs: int, results: dict[str, list[Result]]) -> dict[st
             "p50_ms": 1000 * times[len(times) // 2],
             "p99_ms": 1000 * times[len(times) * 99 // 100],
         }
-    pairs = zip(results["bridge"], results["plain"], strict=True)
-    row["ratio"] = statistics.median(plain_s / bridge_s for (bridge_s, _), (plain_s, _) in pairs)
+    row["ratio"] = _ratio(results["bridge"], results["plain"])
+    if "ledger" in results:
+        row["ledger_ratio"] = _ratio(results["ledger"], results["bridge"])
     return row
+
+
+def _ratio(one: list[Result], other: list[Result]) -> float:
+    """How fast one side is, in units of the other's speed."""
+    return statistics.median(other_s / one_s for (one_s, _), (other_s, _) in zip(one, other, strict=True))
 
 
 def line(row: dict[str, object]) -> str:
     """A row for people."""
     sides = []
-    for name in ("bridge", "plain"):
-        side = row[name]
-        assert isinstance(side, dict)
-        sides.append(f"{name} {side['jobs_per_s']:7.0f}/s p50 {side['p50_ms']:6.2f} p99 {side['p99_ms']:6.2f} ms")
-    return f"window {row['window']:>4}: {'   '.join(sides)}   bridge/plain {row['ratio']:.2f}"
+    for name, side in row.items():
+        if isinstance(side, dict):
+            sides.append(f"{name} {side['jobs_per_s']:7.0f}/s p50 {side['p50_ms']:6.2f} p99 {side['p99_ms']:6.2f} ms")
+    ratios = f"bridge/plain {row['ratio']:.2f}"
+    if "ledger_ratio" in row:
+        ratios += f"   ledger/bridge {row['ledger_ratio']:.2f}"
+    return f"window {row['window']:>4}: {'   '.join(sides)}   {ratios}"
 
 
 def main() -> None:
@@ -137,6 +148,7 @@ def main() -> None:
     parser.add_argument("--windows", type=int, nargs="+", default=[1, 100, 500], help="jobs in flight")
     parser.add_argument("--repeat", type=int, default=3, help="runs of each side; medians are printed")
     parser.add_argument("--durability", choices=["process", "power-loss"], default="process")
+    parser.add_argument("--ledger", action="store_true", help="and a third side: the bridge, its worker with a ledger")
     parser.add_argument("--json", action="store_true", help="one JSON document on standard output")
     options = parser.parse_args()
     configure(level="error")
