@@ -29,7 +29,7 @@ EVERYONE = (
 COMMANDS = (
     *("init", "up", "keys new", "trust init", "trust sign", "trust show", "pki", "render", "provision"),
     *("demo", "submit", "job show", "job wait", "inbox", "queue ls", "queue show", "dead ls", "dead show", "open"),
-    "work",
+    *("work", "schedule ls"),
 )
 
 
@@ -377,3 +377,16 @@ def test_rendering_needs_no_private_key_and_shows_none(keyed: Path) -> None:
     for folder in (keyed / "gone").iterdir():
         if folder.is_dir():
             assert json.loads((folder / "identity.json").read_text())["nkey_seed"] not in rendered
+
+
+def test_schedules_are_shown_in_their_zones(tmp_path: Path) -> None:
+    bunny("init", tmp_path)
+    assert "no schedules" in bunny("schedule ls", tmp_path).out
+    policy = tmp_path / "bridge.yaml"
+    shown = re.sub(r"(?m)^# (schedules:|  nightly:)", r"\1", policy.read_text().replace("  # agent-aws", "  agent-aws"))
+    policy.write_text(shown.replace('"30 2 * * *", timezone: UTC', '"30 2 * * *", timezone: Asia/Tokyo'))
+    said = bunny("schedule ls --next 2", tmp_path).out
+    assert said.count("02:30:00 +0900") == 2
+    (nightly,) = bunny("schedule ls --next 5 --json", tmp_path).json["schedules"]
+    assert (nightly["name"], nightly["agent"], nightly["timezone"]) == ("nightly", "agent-aws", "Asia/Tokyo")
+    assert [time[10:] for time in (nightly["last"], *nightly["next"])] == ["T17:30:00Z"] * 6
