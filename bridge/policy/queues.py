@@ -16,7 +16,7 @@ from bridge.policy.values import DAY, HOUR, MIB, MINUTE, SECOND, STORE_LIMIT, Ba
 from bridge.subjects import is_name
 
 MAX_PENDING: Final = 10_000_000
-"""Jobs. A server holds some 300 bytes of memory for each stored subject: 3 GB at this limit."""
+"""Jobs. A server holds 240 to 900 bytes of memory for each (docs/waiting.md): up to 9 GB at this limit."""
 
 _QUEUE: Final = (
     *("producers", "workers", "kinds", "ack_wait", "max_attempts", "backoff", "deadline", "result_ttl"),
