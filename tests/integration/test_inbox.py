@@ -16,12 +16,14 @@ from bridge.devserver import Bridge, monitor
 from bridge.errors import ConfigurationError
 from consumers import Worker
 from producers import Producer
-from tests.integration.test_jobs import ROOT, SHORT, held, says, serving
+from tests.integration.test_jobs import ROOT, SHORT, held, serving
 from tests.support import running_bridge
 
 BOXED = SHORT.replace("    ack_wait: 1s\n", "    ack_wait: 3s\n    inbox: [alpha]\n")
 """With an ack wait that a test can wait for, and that a process which was not run for a while outlasts."""
 JOBS = 30
+PATIENCE_S = 90.0
+"""For a line of a process, which starts on a machine that does other things too."""
 
 
 def echoing() -> Worker:
@@ -47,6 +49,11 @@ async def daemon(bridge: Bridge, *arguments: str) -> AsyncIterator[Process]:
         with contextlib.suppress(ProcessLookupError):
             child.kill()
         await child.wait()
+
+
+async def says(child: Process) -> str:
+    assert child.stdout is not None
+    return (await asyncio.wait_for(child.stdout.readline(), PATIENCE_S)).decode().strip()
 
 
 async def submit(bridge: Bridge, *numbers: int) -> None:
@@ -105,7 +112,7 @@ async def heard(count: int, *children: Process) -> list[str]:
 
     feeding = [asyncio.create_task(feed(child)) for child in children]
     try:
-        return [await asyncio.wait_for(lines.get(), 30) for _ in range(count)]
+        return [await asyncio.wait_for(lines.get(), PATIENCE_S) for _ in range(count)]
     finally:
         for task in feeding:
             task.cancel()
