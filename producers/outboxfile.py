@@ -132,7 +132,9 @@ class FileCopies(Copies):
         copy = super().forget(key)
         if copy is not None and (number := self._ids.pop(key, None)) is not None:
             self._work.removed.append(number)
-            if self._soon is None and not self._closing:
+            if self._closing:
+                self._wake.set()  # what came amid the last write is written too: there is no other occasion
+            elif self._soon is None:
                 self._soon = asyncio.get_running_loop().call_later(REMOVE_S, self._wake.set)
         return copy
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import stat
-from collections.abc import Iterator, Mapping
+import threading
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
@@ -51,6 +53,31 @@ async def end(copies: FileCopies) -> None:
     await asyncio.wait([copies._writer])
     copies._database.close()
     copies._thread.shutdown()
+
+
+async def test_an_answer_amid_the_last_write_does_not_keep_it_from_closing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fleet, path = Fleet.make(policy()), tmp_path / "outbox"
+    copies = outbox(fleet, path)
+    relay, writing, go_on = producing(fleet, NO_METER, copies), threading.Event(), threading.Event()
+    first, second = [await relay.submit("thumbs", "resize", width) for width in (1, 2)]
+    commit = copies._commit
+
+    def slowly(*work: Sequence[Any]) -> None:
+        writing.set()
+        assert go_on.wait(20)
+        commit(*work)
+
+    monkeypatch.setattr(copies, "_commit", slowly)
+    copies.forget(first.key)
+    closing = asyncio.create_task(copies.close())
+    assert await asyncio.to_thread(writing.wait, 20)
+    copies.forget(second.key)
+    go_on.set()
+    await asyncio.wait_for(closing, 20)
+    assert kept(path) == 0
+    await relay.close()
 
 
 class Silent(MemoryTransport):
