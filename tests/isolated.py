@@ -94,6 +94,18 @@ def keeps_the_lock(args: str, job: Job) -> int:
     return job.attempt
 
 
+@dataclass
+class Hold:
+    path: str
+    seconds: float
+
+
+def keeps_the_lock_for(args: Hold, job: Job) -> int:
+    note(args.path, job.attempt)
+    ctypes.PyDLL(None).sleep(int(args.seconds))
+    return job.attempt
+
+
 def eats(args: int) -> int:
     return len(bytearray(args))
 
