@@ -37,6 +37,7 @@ _log = structlog.get_logger(__name__)
 class Copy:
     """One job that was sent and is not answered."""
 
+    key: JobKey
     token: JobToken
     kind: str
     args_tag: bytes
@@ -58,21 +59,16 @@ class Copy:
     """How often it was sent again since it was first stored."""
 
     @property
-    def key(self) -> JobKey:
-        """What names the job."""
-        return self.token.key
-
-    @property
     def tag(self) -> Tag | None:
         """What a result must agree with, of a keyed job."""
         return Tag(self.kind, self.args_tag) if self.args_tag else None
 
 
-def address(core: Core) -> tuple[str, str]:
+def address(core: Core, key: JobKey) -> tuple[str, str]:
     """The stream and the subject of a job."""
     later = core.not_before > 0
     stream = subjects.delayed_stream(core.queue) if later else subjects.jobs_stream(core.queue)
-    return stream, subjects.of_job(core.key, core.priority, later)
+    return stream, subjects.of_job(key, core.priority, later)
 
 
 class Copies:
@@ -169,8 +165,9 @@ class Copies:
                 self._quiet_until = now + QUIET_S
                 _log.warning("outbox_full", count=len(self), bytes=self._bytes)
             return None
-        token = JobToken(*core.key, sealed.digest.hex())
-        copy = Copy(token, core.kind, core.args_tag, core.expires, *address(core), size, sealed.data)
+        key = core.key
+        token = JobToken(*key, sealed.digest.hex())
+        copy = Copy(key, token, core.kind, core.args_tag, core.expires, *address(core, key), size, sealed.data)
         self._add(copy)
         return copy
 

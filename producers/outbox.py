@@ -158,16 +158,17 @@ class Outbox:
             TransportError: Nothing was stored; with `PublishTimeout` it may be.
         """
         sealed, core = parcel.sealed, parcel.sealed.core
+        key = core.key
         clock = asyncio.get_running_loop().time
         begun = clock()
         try:
             await self._copies.keep(sealed)
-            await self._store(sealed, clock, begun + timeout)
+            await self._store(sealed, key, clock, begun + timeout)
         except BaseException as error:
-            self._copies.forget(core.key)
+            self._copies.forget(key)
             self._refused(core.queue, core.kind, parcel.span, error)
             raise
-        self._copies.stored(core.key)
+        self._copies.stored(key)
         parcel.span.end()
         self._meter.count(metrics.SUBMITTED, core.queue, core.kind)
         self._meter.count(metrics.SUBMITTED_BYTES, core.queue, core.kind, by=len(sealed.data))
@@ -196,9 +197,9 @@ class Outbox:
             await self._publish(copy.stream, copy.subject, data, headers, PUBLISH_TIMEOUT_S)
         self._copies.stored(copy.key)
 
-    async def _store(self, sealed: Sealed, clock: Callable[[], float], give_up: float) -> None:
+    async def _store(self, sealed: Sealed, key: JobKey, clock: Callable[[], float], give_up: float) -> None:
         core = sealed.core
-        stream, subject = address(core)
+        stream, subject = address(core, key)
         headers = _headers(core, sealed.digest.hex())
         while True:
             patience = min(PUBLISH_TIMEOUT_S, give_up - clock())

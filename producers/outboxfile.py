@@ -206,7 +206,7 @@ class FileCopies(Copies):
             subject = subjects.of_job(key, priority, bool(later))
             token = JobToken(*key, digest)
             self._ids[key], self._last = number, number
-            self._add(Copy(token, kind, tag, expires, stream, subject, size, b""))
+            self._add(Copy(key, token, kind, tag, expires, stream, subject, size, b""))
             if expires <= now:
                 self.forget(key)
         self.recovered = tuple(self)
