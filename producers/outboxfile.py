@@ -22,7 +22,7 @@ import structlog
 from bridge import subjects
 from bridge.clock import now_ms
 from bridge.envelope import Sealed
-from bridge.errors import ConfigurationError, OutboxFull, TransportError
+from bridge.errors import ConfigurationError, NotConnected, OutboxFull, TransportError
 from bridge.identity import Connection
 from bridge.job import JobToken
 from bridge.signals.meter import NO_METER, Meter
@@ -102,8 +102,11 @@ class FileCopies(Copies):
 
         Raises:
             OutboxFull: There is no room for it.
+            NotConnected: The producer was closed.
             TransportError: It cannot be written.
         """
+        if self._closing:
+            raise NotConnected("the producer was closed; nothing was sent")
         copy = self._keep(sealed)
         if copy is None:
             raise OutboxFull(

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from bridge.errors import ConfigurationError, OutboxFull, QueueFull, TransportError
+from bridge.errors import ConfigurationError, NotConnected, OutboxFull, QueueFull, TransportError
 from bridge.memory import MemoryTransport
 from bridge.signals.meter import NO_METER
 from bridge.transport import PubAck
@@ -190,6 +190,16 @@ async def test_a_disk_that_takes_nothing_is_an_error_and_nothing_is_sent(tmp_pat
         assert len(copies) == 0
         copies._database.execute("PRAGMA max_page_count = 1000000")
         assert await (await relay.submit("thumbs", "resize", 2)).result() == 2, "and it goes on afterwards"
+
+
+async def test_what_is_submitted_once_it_is_closed_is_refused(tmp_path: Path) -> None:
+    fleet = Fleet.make(policy())
+    copies = outbox(fleet, tmp_path / "outbox")
+    async with producing(fleet, NO_METER, copies) as relay:
+        await copies.close()
+        with pytest.raises(NotConnected, match="nothing was sent"):
+            await relay.submit("thumbs", "resize", 1)
+    assert not fleet.held("aws", "JOBS_thumbs")
 
 
 async def test_one_file_is_one_process_s_and_one_identity_s(tmp_path: Path) -> None:
