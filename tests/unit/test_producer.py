@@ -239,6 +239,29 @@ async def test_an_unknown_outcome_is_still_delivered_when_it_comes() -> None:
         assert await handle.result(int) == 1
 
 
+async def test_a_deadline_that_passes_without_a_result_is_no_worker_s_word_and_the_result_counts_when_it_comes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("producers.handle.GRACE_S", 0.0)
+    fleet, worker, begun, go_on = Fleet.make(policy()), Worker(), asyncio.Event(), asyncio.Event()
+
+    @worker.handler("thumbs", "resize")
+    async def resize(width: int) -> int:
+        begun.set()
+        await go_on.wait()
+        return width
+
+    async with fleet.producer() as relay, fleet.working(worker):
+        handle = await relay.submit("thumbs", "resize", 1, deadline=3)
+        await begun.wait()
+        fleet.bridge.link_up = False
+        go_on.set()
+        with pytest.raises(OutcomeUnknown):
+            await handle.result()
+        fleet.bridge.link_up = True
+        assert await handle.result(int, timeout=20) == 1
+
+
 async def test_a_result_of_another_type_is_told_and_stays() -> None:
     fleet = Fleet.make(policy())
     async with fleet.producer() as relay, fleet.working(echoing()):
