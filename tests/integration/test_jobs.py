@@ -222,7 +222,10 @@ async def test_a_second_signal_stops_at_once_even_a_thread(tmp_path: Path) -> No
 async def test_a_bundle_that_expires_ends_the_process_with_a_code_of_its_own(tmp_path: Path) -> None:
     async with running_bridge(tmp_path) as bridge:
         keys = load_keys(bridge.folder.keys, bridge.policy.identities)
-        issued = now_ms() + 3_000 - bridge.policy.trust.expires_ms
+        begun = now_ms()
+        async with process(bridge):
+            start = now_ms() - begun
+        issued = now_ms() + 3 * start + 1_000 - bridge.policy.trust.expires_ms  # it is to run, and then to end
         payload = build_payload(bridge.policy, keys, 1_000, issued)
         write_file(bridge.identity("bunny") / TRUST_FILE, sign_payload(payload, load_roots(bridge.folder.roots)))
         async with process(bridge) as child:
