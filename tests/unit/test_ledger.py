@@ -306,10 +306,17 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 async def test_h37_a_full_ledger_takes_no_work_and_works_again_once_old_jobs_are_over(
-    tmp_path: Path, quick: list[int]
+    tmp_path: Path, quick: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fleet = Fleet.make(policy(max_payload=INLINE_LIMIT))
-    worker, calls = Worker(data=tmp_path, ledger_limit=LEAST_LIMIT, concurrency=2), list[int]()
+    worker, calls = Worker(data=tmp_path, ledger_limit=LEAST_LIMIT, concurrency=2, prefetch=4), list[int]()
+    handed_back, postpone = list[float | None](), Consumer.postpone
+
+    def noting(self: Consumer, sequence: int, seconds: float | None) -> None:
+        handed_back.append(seconds)
+        postpone(self, sequence, seconds)
+
+    monkeypatch.setattr(Consumer, "postpone", noting)
 
     @worker.handler("thumbs", "resize")
     async def resize(n: int) -> bytes:
@@ -324,6 +331,9 @@ async def test_h37_a_full_ledger_takes_no_work_and_works_again_once_old_jobs_are
             assert LEAST_LIMIT // (INLINE_LIMIT + OVERHEAD) - 3 <= ran < LEAST_LIMIT // INLINE_LIMIT
             assert len(fleet.held("aws", JOBS)) == 100 - ran  # nothing of what is not begun is acked
             assert len(fleet.held("azure", RESULTS)) == ran  # and what was begun found room for its answer
+            for _ in range(1000):  # in which a worker that pulls what it hands back would turn over and over
+                await asyncio.sleep(0)
+            assert handed_back.count(0) <= 6  # what it had asked for before
             for handle in handles[:3]:
                 assert len(await handle.result(bytes)) == INLINE_LIMIT
             quick[0] = 2 * 86_400_000
