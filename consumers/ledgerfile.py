@@ -149,7 +149,8 @@ class LedgerFile:
         if (found := self._one("PRAGMA quick_check(1)")) != "ok":
             raise LedgerTrouble(" ".join(str(found).split()), lasting=True)
         self._db.execute("PRAGMA journal_mode = WAL")
-        self._db.execute(f"PRAGMA max_page_count = {self.limit // self._one('PRAGMA page_size')}")
+        self._page: int = self._one("PRAGMA page_size")
+        self._db.execute(f"PRAGMA max_page_count = {self.limit // self._page}")
 
     # --- what is remembered ----------------------------------------------------------------------------
 
@@ -203,8 +204,7 @@ class LedgerFile:
         """
         with _told():
             pages: int = self._one("PRAGMA page_count") - self._one("PRAGMA freelist_count")
-            size: int = self._one("PRAGMA page_size")
-        return pages * size
+        return pages * self._page
 
     def close(self) -> None:
         """Bring in what was written, and let others have it."""
