@@ -206,6 +206,7 @@ class Opener:
 
     def __init__(self, identity: Identity, trust: Trust) -> None:
         self._name = identity.name
+        self._signs_with = identity.sign[-1].kid
         self._keys = {key.kid: key for key in identity.kem}
         # Keyed by the wrap's own hash too: a wrap_id alone could be answered with another wrap's secret.
         self._secrets: OrderedDict[tuple[bytes, bytes, bytes, bytes], bytes] = OrderedDict()
@@ -221,6 +222,15 @@ class Opener:
     def trust(self, trust: Trust) -> None:
         self._trust = trust
         self._roots.clear()
+
+    def check_mine(self, now_ms: int) -> None:
+        """Check that others take what this identity signs.
+
+        Raises:
+            BundleExpired: The trust bundle is no longer valid.
+            IdentityRevoked: It has not, or no longer, the key that this identity signs with.
+        """
+        self._trust.check_mine(self._name, self._signs_with, now_ms)
 
     def authenticate(self, data: bytes, now_ms: int) -> Authenticated:
         """Check framing, author, signature, ciphertext digest and authority. No private key is used.

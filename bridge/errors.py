@@ -11,6 +11,7 @@
     │   └── KeyConflict         a key that was used for other arguments
     ├── TransportError        the operator: a broker, a link or a permission; trying again may help
     │   ├── NotConnected        no connection to the local NATS server
+    │   │   └── IdentityRefused   the server goes on not to accept this identity: revoked, or not deployed
     │   ├── Denied              the server's permissions refuse a subject
     │   ├── PublishTimeout      no PubAck in time: the message may or may not be stored
     │   ├── QueueFull           the stream's limit is reached; nothing was stored
@@ -18,6 +19,7 @@
     │   └── SubjectTaken        the subject holds a message already: the fence
     ├── TrustError            the bridge's owners: the trust bundle cannot be relied on
     │   ├── BadBundle, BundleExpired, BundleRolledBack, BelowThreshold, RepeatedSigner, WeakKey
+    │   └── IdentityRevoked     it has not, or no longer, the key that this identity signs with
     ├── Refusal               the message's sender: a message that must not be acted on
     │   ├── BadFrame, UnknownVersion, UnknownKey, BadSignature, NotAuthorised, WrongSubject,
     │   └── WrongRecipient, Expired, FromTheFuture, BadSeal, BadPrelude, BadPart, IdReused
@@ -96,6 +98,12 @@ class NotConnected(TransportError):
     """There is no connection to the local NATS server."""
 
 
+class IdentityRefused(NotConnected):
+    """The local NATS server does not accept this identity, and has not for so long that this does not pass."""
+
+    exit_code = 6
+
+
 class Denied(TransportError):
     """The server's permissions refuse the subject to this identity."""
 
@@ -147,6 +155,12 @@ class RepeatedSigner(TrustError):
 
 class WeakKey(TrustError):
     """A public key for which anyone can forge signatures (small order) or that is not canonical."""
+
+
+class IdentityRevoked(TrustError):
+    """The bundle has not, or no longer, the key that this identity signs with: nobody takes what it says."""
+
+    exit_code = 6
 
 
 # --- the message's sender --------------------------------------------------------------------------

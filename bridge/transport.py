@@ -12,6 +12,8 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, Protocol, TypeAlias
 
+from bridge.errors import NotConnected
+
 MAX_MESSAGE: Final = 768 * 1024
 """Bytes of one message's data, far below every server's ``max_payload``: what is too large for the other side of a
 link cuts that link for ever."""
@@ -162,6 +164,10 @@ class Transport(Protocol):
 
     def on_reconnect(self, callback: Callable[[], None]) -> None:
         """Call ``callback`` each time the connection stands again: what was told meanwhile was missed."""
+
+    def on_refused(self, callback: Callable[[NotConnected], None]) -> None:
+        """Call ``callback`` when the server refuses to connect this identity, or is not to be trusted, for so long that
+        waiting is no use. Until a connection stands again, whatever needs one raises the same at once."""
 
     def pull(self, stream: str, consumer: str, *, cloud: str | None = None) -> Pull:
         """Start pulling from a durable consumer, with no credit yet."""

@@ -21,6 +21,7 @@ from bridge.errors import (
     BundleExpired,
     BundleRolledBack,
     ConfigurationError,
+    IdentityRevoked,
     NotAuthorised,
     RepeatedSigner,
     UnknownKey,
@@ -170,6 +171,28 @@ class Trust:
             raise BundleExpired(
                 f"trust.json: version {self.version} is signed in the future; check this machine's clock"
             )
+
+    def check_mine(self, name: str, kid: bytes, now_ms: int) -> None:
+        """Raise once others do not take what an identity signs.
+
+        Args:
+            name: Whose the key is.
+            kid: The key that it signs with.
+            now_ms: The time.
+
+        Raises:
+            BundleExpired: As `check`.
+            IdentityRevoked: The key is not in the bundle, or not valid now.
+        """
+        self.check(now_ms)
+        peer, _, lifetime = self._signers.get(kid, (None, None, None))
+        if peer is None or peer.name != name or lifetime is None:
+            problem = f"has not the key that {name} signs with: it is revoked, or too new"
+        elif not lifetime.covers(now_ms):
+            problem = f"has the key that {name} signs with, but not for now: it has expired, or is not valid yet"
+        else:
+            return
+        raise IdentityRevoked(f"trust.json: version {self.version} {problem}; ask the bridge's owners")
 
     def signer(self, kid: bytes, now_ms: int) -> tuple[Peer, VerifyKey]:
         """The principal whose signing key this is, and the key.

@@ -14,7 +14,7 @@ import structlog
 from bridge import subjects
 from bridge.clock import now_ms
 from bridge.envelope import Opener
-from bridge.errors import BridgeError, BundleExpired, Refusal, TransportError, UnknownVersion
+from bridge.errors import BridgeError, BundleExpired, Refusal, TransportError, TrustError, UnknownVersion
 from bridge.identity import QueueSettings
 from bridge.signals import metrics
 from bridge.signals.meter import Meter, Sample
@@ -31,8 +31,8 @@ from consumers.settle import Settler
 from consumers.slots import WEIGHTS, Slots
 from consumers.verdict import Park, Retry, Snooze, Wait
 
-TRUST_CHECK_S: Final = 60.0
-"""The longest between two looks at the trust bundle's expiry: a clock may be set."""
+TRUST_CHECK_S: Final = 5.0
+"""The longest between two looks at the trust bundle: a newer one may be there, and a clock may be set."""
 BUG_DELAY_S: Final = 60.0
 """How long a job is put off that made this program itself fail."""
 
@@ -130,11 +130,12 @@ class Intake:
             opener: Holds the trust bundle, whose expiry ends it.
 
         Raises:
-            BundleExpired: The trust bundle expired meanwhile; what ran has finished.
-            NotConnected: The connection was closed for good.
+            BundleExpired, IdentityRevoked: The trust bundle ended it; what ran has finished.
+            NotConnected: The connection was closed for good, or is refused.
         """
         async with asyncio.TaskGroup() as group:
             self._cancels.on_asked = self._cancelled
+            self._transport.on_refused(self._end)
             background = [
                 group.create_task(self._watch(opener), name="trust-watch"),
                 group.create_task(self._cancels.serve(queues, cloud), name="cancels"),
@@ -338,10 +339,10 @@ class Intake:
     async def _watch(self, opener: Opener) -> None:
         try:
             while True:
-                opener.trust.check(now_ms())
+                opener.check_mine(now_ms())
                 left = (opener.trust.expires_ms - now_ms()) / 1000
                 await asyncio.sleep(min(max(left, 0.1), TRUST_CHECK_S))
-        except BundleExpired as error:
+        except TrustError as error:
             self._end(error)
 
     def _end(self, error: BridgeError) -> None:

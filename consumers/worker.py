@@ -18,6 +18,7 @@ import structlog
 
 from bridge import observe
 from bridge.batching import Batcher
+from bridge.clock import now_ms
 from bridge.durations import seconds
 from bridge.envelope import Opener, Sealer
 from bridge.errors import ConfigurationError, UsageError
@@ -233,8 +234,8 @@ class Worker:
     def main(self) -> None:
         """Run as this process: SIGTERM or SIGINT drains, a second one stops at once. Ends in ``SystemExit``.
 
-        The exit code is 0 after a drain, 1 where the configuration is wrong, 3 where the broker cannot be used, and 4
-        where the trust bundle cannot be relied on (any more).
+        The exit code is 0 after a drain, 1 where the configuration is wrong, 3 where the broker cannot be used, 4 where
+        the trust bundle cannot be relied on (any more), and 6 where this identity is not accepted (any more).
         """
         process.main(self)
 
@@ -243,7 +244,8 @@ class Worker:
 
         Raises:
             ConfigurationError: The folder, or a handler that the policy grants no jobs to.
-            TrustError: The trust bundle cannot be relied on, or has expired while it ran.
+            TrustError: The trust bundle cannot be relied on, has expired while it ran, or has not this identity's key.
+            NotConnected: The connection was closed for good, or `IdentityRefused`: this identity is not accepted.
         """
         if not structlog.is_configured():
             observe.configure()  # structlog's own default prints the local variables of a handler that failed
@@ -282,6 +284,7 @@ class Worker:
         """
         opener = Opener(identity, trust)
         try:
+            opener.check_mine(now_ms())
             async with (
                 signalling(self.metrics, self._traces) as signals,
                 contextlib.nullcontext() if leases is None else renewing(leases) as renewer,

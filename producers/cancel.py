@@ -74,7 +74,7 @@ class Canceller:
     def _seal(self, token: JobToken, signed: Signed, reason: str, now: int) -> Sealed:
         workers = self._connection.queues[token.queue].workers
         trust = self._opener.trust
-        trust.check(now)
+        self._opener.check_mine(now)
         trust.authorise("control", token.queue, signed.kind, token.producer, workers)
         core = Core(
             type="control",

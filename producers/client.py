@@ -113,7 +113,7 @@ class Producer:
         Raises:
             ConfigurationError: The folder is not an identity's, or the outbox or the signals cannot be as asked for.
             TrustError: Its trust bundle cannot be relied on.
-            NotConnected: No connection within ``timeout``.
+            NotConnected: No connection within ``timeout``; `IdentityRefused`: this identity is not accepted.
         """
         observe.quiet()
         limit = None if timeout is None else seconds("timeout", timeout)
@@ -234,7 +234,7 @@ class Producer:
             ConfigurationError: This identity has no such queue or kind.
             KeyConflict: The key was used before, for another kind of job or other arguments.
             InvalidArguments, PayloadTooLarge: The arguments do not fit; nothing was sent.
-            BundleExpired, NotAuthorised: The trust bundle does not allow it; nothing was sent.
+            BundleExpired, IdentityRevoked, NotAuthorised: The trust bundle does not allow it; nothing was sent.
             QueueFull, Denied: Nothing was stored.
             OutboxFull: An outbox on disk has no room for it; nothing was sent.
             PublishTimeout: Not known to be stored in ``timeout``.

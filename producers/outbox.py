@@ -128,7 +128,7 @@ class Outbox:
             ConfigurationError, UsageError, TrustError, Refusal: What holds for all of them.
         """
         settings, now, trust = self.settings(kind), now_ms(), self._opener.trust
-        trust.check(now)
+        self._opener.check_mine(now)
         trust.authorise("job", kind.queue, kind.name, self._name, settings.workers)
         recipients = (trust.peer(settings.workers).kem_key(now),)
         when = terms.times(now, settings)

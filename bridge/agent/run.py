@@ -20,7 +20,7 @@ from bridge.agent.samples import samples
 from bridge.agent.schedules import Producing, Scheduler
 from bridge.agent.state import Repeated, State
 from bridge.clock import now_ms
-from bridge.errors import ConfigurationError, PublishTimeout, Refusal, TransportError, TrustError
+from bridge.errors import BundleExpired, ConfigurationError, PublishTimeout, Refusal, TransportError, TrustError
 from bridge.identity import CA_FILE
 from bridge.jetstream import JetStreamTransport
 from bridge.member import Member
@@ -68,7 +68,8 @@ class Agent:
         """Look and tell until cancelled.
 
         Raises:
-            NotConnected: The connection was closed for good.
+            NotConnected: The connection was closed for good, or is refused.
+            IdentityRevoked: Nobody takes this agent's word any more.
         """
         try:
             await self._run()
@@ -174,12 +175,18 @@ class Agent:
             self.state.saw_server(*said)
 
     def _reload(self, trust: Trust | None) -> None:
-        """Read trust bundle and certificates again; what cannot be read leaves what was known."""
-        folder = self._member.folder
+        """Read trust bundle and certificates again; what cannot be read leaves what was known.
+
+        Raises:
+            IdentityRevoked: Nobody takes this agent's word any more.
+        """
+        folder, me = self._member.folder, self._member.identity
         try:
             self._trust = trust if trust is not None else Trust.load(folder, now_ms())
         except (TrustError, ConfigurationError) as error:
             _log.error("trust_not_reloaded", error=type(error).__name__, reason=str(error))
+        with contextlib.suppress(BundleExpired):  # which it goes on to show
+            self._trust.check_mine(me.name, me.sign[-1].kid, now_ms())
         self.state.trust_version, self.state.trust_expires = self._trust.version, self._trust.expires_ms
         for path in (folder / CA_FILE, *self._files):
             try:
@@ -206,7 +213,7 @@ async def watching(
     Raises:
         ConfigurationError: The folder is no agent's, the address is taken, or the extra ``metrics`` is not installed.
         TrustError: The trust bundle cannot be relied on.
-        NotConnected: At the end, if the connection was closed for good meanwhile.
+        NotConnected, IdentityRevoked: At the end, what ended it meanwhile.
     """
     member, meter = Member.load(folder), new_meter()
     if member.connection.role != Role.AGENT:

@@ -13,19 +13,22 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-import structlog
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
-from nats.errors import AuthorizationError
 from nats.errors import Error as NatsError
 
 from bridge.errors import ConfigurationError, Denied, NotConnected, PublishTimeout, TransportError
+from bridge.jetstream.client import CLOSE_TIMEOUT_S, TolerantClient, abort, bury, is_unauthorized, log
 from bridge.jetstream.pauses import Pauses
+from bridge.jetstream.refusals import Refusals
 
 FIRST_WAIT_S: Final = 0.25
 LONGEST_WAIT_S: Final = 10.0
 """Between two attempts to connect."""
+
+REFUSED_WAIT_S: Final = 60.0
+"""Between two attempts where refusals are no longer taken for a passing one: an identity may be given back."""
 
 PING_INTERVAL_S: Final = 10
 """Two pings unanswered and the connection counts as dead: about 30 s for a black hole."""
@@ -35,10 +38,8 @@ FORCED_FLUSH_TIMEOUT_S: Final = 2.0
 """The longest one send waits for room in the client's 2 MiB buffer; its own deadline still counts."""
 
 FLUSH_TRY_S: Final = 2.0
-CLOSE_TIMEOUT_S: Final = 2.0
 
 _VIOLATION = re.compile(r"permissions violation for (publish|subscription)(?: with reply of| to) \"([^\"]*)\"")
-log = structlog.get_logger("bridge.jetstream")
 
 
 def tls_context(ca_file: Path) -> ssl.SSLContext:
@@ -56,25 +57,13 @@ def tls_context(ca_file: Path) -> ssl.SSLContext:
     return context
 
 
-class TolerantClient(Client):
-    """A nats-py client that no header block can end."""
-
-    async def _process_headers(self, headers: Any) -> dict[str, str] | None:  # noqa: ANN401  as nats-py has it
-        # Private to nats-py, whose reading stops for good, without a reconnect, at a status that is not UTF-8 or a
-        # block too short: one message of any producer would silence every worker it is delivered to.
-        try:
-            return await super()._process_headers(headers)
-        except Exception:
-            log.warning("headers_unreadable", bytes=len(headers))
-            return None
-
-
 class Wire:
     """A nats-py client and its state.
 
     Callbacks are plain functions, called on the event loop: ``on_lost`` when the connection breaks, ``on_back``
-    when it stands again (subscriptions are back by then), ``on_closed`` once, when it is closed for good, and
-    ``on_denied`` with the subject (in lower case, as nats-py reports it) that the server's permissions refuse.
+    when it stands again (subscriptions are back by then), ``on_closed`` once, when it is closed for good,
+    ``on_refused`` when it is refused for so long that this is no passing trouble, and ``on_denied`` with the subject
+    (in lower case, as nats-py reports it) that the server's permissions refuse.
     """
 
     def __init__(self, server: str, nkey_seed: str, tls: ssl.SSLContext, *, name: str, inbox_prefix: str) -> None:
@@ -83,12 +72,17 @@ class Wire:
         self.on_lost: list[Callable[[], None]] = []
         self.on_back: list[Callable[[], None]] = []
         self.on_closed: list[Callable[[], None]] = []
+        self.on_refused: list[Callable[[NotConnected], None]] = []
         self.on_denied: list[Callable[[str], None]] = []
         self._up = asyncio.Event()
         self._closed = ""
+        self._dialled = False
         self._pauses = Pauses(FIRST_WAIT_S, LONGEST_WAIT_S)
         self._reason = "no attempt was made"
         self._unauthorized = False
+        self._refusals = Refusals()
+        self.refused: NotConnected | None = None
+        """Why whoever would wait for a connection should not; None while there is one, or may soon be."""
         self._log = log.bind(server=server)
         self._urls, hostname = _addresses(server)
         self._options: dict[str, Any] = {
@@ -123,11 +117,12 @@ class Wire:
         return tls.getpeercert(binary_form=True) if tls is not None else None
 
     async def dial(self, timeout: float | None) -> None:
-        """Connect, trying for ever or for ``timeout`` seconds.
+        """Connect, trying for ever or for ``timeout`` seconds, or until it is refused for good.
 
         Raises:
+            IdentityRefused: The server goes on not to accept this identity.
             Denied: In ``timeout``, and the server does not know this identity.
-            NotConnected: In ``timeout``, for any other reason.
+            NotConnected: In ``timeout``, for any other reason; or the server's certificate goes on not to be accepted.
         """
         try:
             async with asyncio.timeout(timeout):
@@ -145,6 +140,7 @@ class Wire:
         except BaseException:
             await self._give_up()
             raise
+        self._dialled = True
         self._settle()
         self._log.info("connected")
 
@@ -152,11 +148,13 @@ class Wire:
         """Wait for a connection.
 
         Raises:
-            NotConnected: The transport is closed.
+            NotConnected: The transport is closed, or it is refused and waiting is no use.
             PublishTimeout: ``deadline`` (of the loop's clock) has passed.
         """
         while not self.connected:
             self.check_open()
+            if self.refused is not None:
+                raise self.refused
             self._up.clear()  # nats-py changes its state a moment before it calls back
             try:
                 async with asyncio.timeout_at(deadline):
@@ -250,6 +248,8 @@ class Wire:
 
     def _settle(self) -> None:
         self._unauthorized = False
+        self.refused = None
+        self._refusals.reset()
         self._pauses.reset()
         self.client.options["reconnect_time_wait"] = FIRST_WAIT_S
         self._up.set()
@@ -266,9 +266,25 @@ class Wire:
             # Refused, a client may find the connection gone before it has read why: that is no news.
             if not (self._unauthorized and isinstance(error, ConnectionError)):
                 self._reason = _reason(error)
-                self._unauthorized = "authorization violation" in str(error).lower()
-            pause = self.client.options["reconnect_time_wait"] = self._pauses.next()  # read anew before each attempt
+                self._unauthorized = is_unauthorized(error)
+            if isinstance(error, OSError):
+                abort(self.client)
+            pause = self._pauses.next()
+            if (refused := self._refusals.took(error, self._where, self._reason)) is not None:
+                pause *= REFUSED_WAIT_S / LONGEST_WAIT_S
+                self._refuse(refused)
+            self.client.options["reconnect_time_wait"] = pause  # read anew before each attempt
             self._log.warning("connect_failed", reason=self._reason, seconds=round(pause, 2))
+
+    def _refuse(self, refused: NotConnected) -> None:
+        if not self._dialled:
+            raise refused  # out of nats-py's `connect`, and so of `dial`
+        if self.refused is None:
+            self._log.error("connection_refused", error=type(refused).__name__, reason=str(refused))
+            self.refused = refused
+            self._up.set()  # whoever waits in `until_up` is told
+            for each in self.on_refused:
+                each(refused)
 
     async def _lost(self) -> None:
         self._up.clear()
@@ -289,9 +305,7 @@ class Wire:
             return
         error = self.client.last_error
         self._closed = "the server closed the connection for good"
-        if isinstance(error, AuthorizationError):
-            self._closed += ": it no longer accepts this identity; ask the bridge's owners"
-        elif error is not None:
+        if error is not None:
             self._closed += f": {_reason(error)}"
         self._log.error("connection_closed", reason=self._closed)
         self._tell_closed()
@@ -300,27 +314,6 @@ class Wire:
         self._up.set()
         for closed in tuple(self.on_closed):  # they take themselves off the list
             closed()
-
-
-async def bury(client: Client) -> None:
-    """Close a nats-py client within 2 seconds and leave none of its tasks behind. Never raises.
-
-    `Client.close` cancels its tasks without waiting for them, and on a black-holed connection waits half a minute
-    for the TLS farewell; so its tasks are reaped and the socket aborted here, by names that are private to nats-py.
-    """
-    holders: list[Any] = [client, *client._subs.values()]
-    names = ("_reading_task", "_ping_interval_task", "_flusher_task", "_reconnection_task", "_wait_for_msgs_task")
-    tasks = [task for holder in holders for name in names if (task := getattr(holder, name, None)) is not None]
-    with contextlib.suppress(Exception):  # whatever its state was, what follows leaves nothing of it
-        async with asyncio.timeout(CLOSE_TIMEOUT_S / 2):
-            await client.close()
-    for task in tasks:
-        task.cancel()
-    if tasks:
-        await asyncio.wait(tasks, timeout=CLOSE_TIMEOUT_S / 2)
-    writer = getattr(client._transport, "_io_writer", None)
-    if writer is not None:
-        writer.transport.abort()
 
 
 def _addresses(server: str) -> tuple[list[str], str | None]:
@@ -355,7 +348,7 @@ def _reason(error: Exception) -> str:
         return f"the server's certificate is not accepted: {error.verify_message}"
     if isinstance(error, ssl.SSLError):
         return f"TLS failed: {error.reason}"
-    if "authorization violation" in str(error).lower():
+    if is_unauthorized(error):
         return "the server does not accept this identity; is it in its accounts.conf?"
     if isinstance(error, TimeoutError):
         return "no answer in time"

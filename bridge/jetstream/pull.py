@@ -39,7 +39,8 @@ from nats.errors import Error as NatsError
 
 from bridge import subjects
 from bridge.errors import NotConnected
-from bridge.jetstream.connection import Wire, log
+from bridge.jetstream.client import log
+from bridge.jetstream.connection import Wire
 from bridge.jetstream.doubt import Doubts
 from bridge.jetstream.pauses import Pauses
 from bridge.jetstream.settle import NAK, delivered, is_ack_subject, settle

@@ -8,7 +8,8 @@ from typing import Final
 
 from nats.errors import Error as NatsError
 
-from bridge.jetstream.connection import Wire, log
+from bridge.jetstream.client import log
+from bridge.jetstream.connection import Wire
 
 ACK: Final = b"+ACK"
 NAK: Final = b"-NAK"

@@ -15,7 +15,8 @@ from nats.errors import Error as NatsError
 from bridge import subjects
 from bridge.errors import NotConnected, PublishTimeout, TransportError
 from bridge.identity import Connection
-from bridge.jetstream.connection import Wire, as_transport_error, log, tls_context
+from bridge.jetstream.client import log
+from bridge.jetstream.connection import Wire, as_transport_error, tls_context
 from bridge.jetstream.exchange import LOST, Exchange, Take
 from bridge.jetstream.pauses import Pauses
 from bridge.jetstream.publish import Publisher, is_no_responders
@@ -49,12 +50,13 @@ async def connect(
             of a process.
         ca_file: The CA of the identity's own cloud.
         name: What the server shows for this connection.
-        timeout: Seconds to try; None tries for ever, and logs each attempt that failed.
+        timeout: Seconds to try; None tries for as long as servers are down, and logs each attempt that failed.
 
     Raises:
         ConfigurationError: The address or the CA file is unusable.
-        Denied: The server does not accept the identity.
-        NotConnected: No connection within ``timeout``.
+        IdentityRefused: The server goes on not to accept the identity.
+        Denied: The server does not accept the identity, within ``timeout``.
+        NotConnected: No connection within ``timeout``, or the server's certificate goes on not to be accepted.
     """
     wire = Wire(
         connection.server,
@@ -97,6 +99,10 @@ class JetStreamTransport:
     def on_reconnect(self, callback: Callable[[], None]) -> None:
         """See `bridge.transport.Transport.on_reconnect`."""
         self._wire.on_back.append(callback)
+
+    def on_refused(self, callback: Callable[[NotConnected], None]) -> None:
+        """See `bridge.transport.Transport.on_refused`."""
+        self._wire.on_refused.append(callback)
 
     async def publish(
         self,

@@ -163,6 +163,9 @@ class MemoryTransport:
         self._check_open()
         self._bridge.tell(self._cloud, Message(subject, data))
 
+    def on_refused(self, callback: Callable[[NotConnected], None]) -> None:
+        """See `bridge.transport.Transport.on_refused`: a bridge in memory refuses nobody."""
+
     def on_reconnect(self, callback: Callable[[], None]) -> None:
         """See `bridge.transport.Transport.on_reconnect`: the memory of a process is never lost and found again."""
 

@@ -1,0 +1,70 @@
+"""nats-py's client, and what it takes to live with it: names that are private to it stand here alone."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import Any, Final
+
+import structlog
+from nats.aio.client import Client
+from nats.errors import AuthorizationError
+
+CLOSE_TIMEOUT_S: Final = 2.0
+
+log = structlog.get_logger("bridge.jetstream")
+
+
+class TolerantClient(Client):
+    """A nats-py client that no header block can end, and no server that changes its mind about who may connect."""
+
+    async def _process_headers(self, headers: Any) -> dict[str, str] | None:  # noqa: ANN401  as nats-py has it
+        # Private to nats-py, whose reading stops for good, without a reconnect, at a status that is not UTF-8 or a
+        # block too short: one message of any producer would silence every worker it is delivered to.
+        try:
+            return await super()._process_headers(headers)
+        except Exception:
+            log.warning("headers_unreadable", bytes=len(headers))
+            return None
+
+    async def _process_err(self, err_msg: str) -> None:
+        # Left to itself nats-py closes for good at the first word of it; how long to go on is `Wire`'s to decide.
+        if is_unauthorized(err_msg):
+            await self._process_op_err(AuthorizationError())
+        else:
+            await super()._process_err(err_msg)
+
+
+def is_unauthorized(said: object) -> bool:
+    """Whether a server's words, or what nats-py made of them, say that it does not accept the identity."""
+    return "authorization violation" in str(said).lower()
+
+
+async def bury(client: Client) -> None:
+    """Close a nats-py client within 2 seconds and leave none of its tasks behind. Never raises.
+
+    `Client.close` cancels its tasks without waiting for them, and on a black-holed connection waits half a minute
+    for the TLS farewell; so its tasks are reaped and the socket aborted here, by names that are private to nats-py.
+    """
+    holders: list[Any] = [client, *client._subs.values()]
+    names = ("_reading_task", "_ping_interval_task", "_flusher_task", "_reconnection_task", "_wait_for_msgs_task")
+    tasks = [task for holder in holders for name in names if (task := getattr(holder, name, None)) is not None]
+    with contextlib.suppress(Exception):  # whatever its state was, what follows leaves nothing of it
+        async with asyncio.timeout(CLOSE_TIMEOUT_S / 2):
+            await client.close()
+    for task in tasks:
+        task.cancel()
+    if tasks:
+        await asyncio.wait(tasks, timeout=CLOSE_TIMEOUT_S / 2)
+    abort(client)
+
+
+def abort(client: Client) -> None:
+    """Close the socket without a farewell, and forget it.
+
+    nats-py waits for a farewell half a minute where none comes, and after a TLS handshake that failed for ever.
+    """
+    writer = getattr(client._transport, "_io_writer", None)
+    if writer is not None:
+        writer.transport.abort()
+    client._transport = None
