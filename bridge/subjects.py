@@ -178,6 +178,11 @@ def stats(cloud: str, agent: str) -> str:
     return f"stats.{cloud}.{agent}"
 
 
+def health(identity: str, process: str) -> str:
+    """``health.<identity>.<random>``: what a process sends itself, in its identity's own account."""
+    return f"health.{identity}.{process}"
+
+
 def any_stats(cloud: str) -> str:
     """What any agent tells of a cloud."""
     return f"stats.{cloud}.*"

@@ -66,6 +66,14 @@ class Pull(Protocol):
     def answered(self) -> int:
         """How many of its requests were answered: with messages, or with word that there are none yet."""
 
+    @property
+    def silent(self) -> float:
+        """For how many seconds what it asks has had no answer, not even that there is nothing; 0 where it asks not."""
+
+    @property
+    def interrupted(self) -> int:
+        """How often its requests had to be issued anew, after silence or a refusal."""
+
     def grant(self, n: int) -> None:
         """Allow ``n`` more messages to be delivered."""
 
@@ -168,6 +176,9 @@ class Transport(Protocol):
     def on_refused(self, callback: Callable[[NotConnected], None]) -> None:
         """Call ``callback`` when the server refuses to connect this identity, or is not to be trusted, for so long that
         waiting is no use. Until a connection stands again, whatever needs one raises the same at once."""
+
+    async def redial(self) -> None:
+        """Make the connection anew, as after its loss; nothing where there is none now."""
 
     def pull(self, stream: str, consumer: str, *, cloud: str | None = None) -> Pull:
         """Start pulling from a durable consumer, with no credit yet."""

@@ -18,6 +18,7 @@ from bridge.errors import BridgeError, BundleExpired, Refusal, TransportError, T
 from bridge.identity import QueueSettings
 from bridge.signals import metrics
 from bridge.signals.meter import Meter, Sample
+from bridge.signals.probes import Probes
 from bridge.subjects import JobKey
 from bridge.transport import Delivery, Pull, Transport
 from consumers.cancels import Cancels
@@ -33,6 +34,8 @@ from consumers.verdict import Park, Retry, Snooze, Wait
 
 TRUST_CHECK_S: Final = 5.0
 """The longest between two looks at the trust bundle: a newer one may be there, and a clock may be set."""
+DEAF_S: Final = 30.0
+"""Pulls that no server has answered for so long count as a worker that is not ready: the link may be down for less."""
 BUG_DELAY_S: Final = 60.0
 """How long a job is put off that made this program itself fail."""
 
@@ -73,6 +76,7 @@ class Intake:
         prefetch: Deliveries held of each lane beyond the slots.
         drain_timeout: Seconds that running jobs may take to finish at the end.
         meter: Where measurements go.
+        probes: Where it says whether it is ready.
         renewer: Renews leases; None has it done in this loop, over ``transport``.
     """
 
@@ -89,6 +93,7 @@ class Intake:
         prefetch: int,
         drain_timeout: float,
         meter: Meter,
+        probes: Probes,
         renewer: LeaseThread | None = None,
     ) -> None:
         self._judge = judge
@@ -101,6 +106,7 @@ class Intake:
         self._credit = concurrency + prefetch
         self._drain_timeout = drain_timeout
         self._meter = meter
+        self._probes = probes
         self._renewer = renewer
         self._leases = Leases()
         self._slots = Slots(concurrency)
@@ -148,6 +154,11 @@ class Intake:
                     lanes.append(lane)
                     takers.append(group.create_task(self._take(lane, group), name=f"take-{lane.name}"))
             background.append(group.create_task(self._renew(), name="leases"))
+            self._probes.ready.pop("startup", None)
+            self._probes.ready["ledger"] = lambda: f"its ledger is {why}" if (why := self._ledger.refusing) else ""
+            self._probes.ready["pulls"] = lambda: self._deaf(lanes)
+            self._probes.ready["trust"] = lambda: _untrusted(opener)
+            self._probes.ready["drain"] = lambda: "it drains" if self._stopping.is_set() else ""
             unwatch = self._meter.watch(lambda: self._now(lanes))
             try:
                 await self._stopping.wait()
@@ -182,7 +193,13 @@ class Intake:
             *self._ledger.now(),
             *((metrics.HELD, (queue,), sum(len(each.lease) for each in of)) for queue, of in by_queue.items()),
             *((metrics.PULLS, (queue,), sum(each.pull.answered for each in of)) for queue, of in by_queue.items()),
+            *((metrics.PULL_SILENCE, (queue,), max(each.pull.silent for each in of)) for queue, of in by_queue.items()),
+            *((metrics.PULL_TROUBLE, (q,), sum(each.pull.interrupted for each in of)) for q, of in by_queue.items()),
         ]
+
+    def _deaf(self, lanes: list[Lane]) -> str:
+        silent = {lane.queue: lane.pull.silent for lane in lanes if lane.pull.silent > DEAF_S}
+        return "; ".join(f"queue {queue}: no answer to pulls for {age:.0f} s" for queue, age in silent.items())
 
     async def _take(self, lane: Lane, group: asyncio.TaskGroup) -> None:
         try:
@@ -350,3 +367,11 @@ class Intake:
             _log.error("worker_stopping", error=type(error).__name__, reason=str(error))
             self._reason = error
         self._stopping.set()
+
+
+def _untrusted(opener: Opener) -> str:
+    try:
+        opener.check_mine(now_ms())
+    except TrustError as error:
+        return str(error)
+    return ""

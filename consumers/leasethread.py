@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, Final, TypeAlias
 
@@ -39,6 +40,7 @@ class LeaseThread:
         self._inside: asyncio.AbstractEventLoop
         self._task: asyncio.Task[None]
         self._stopping = False
+        self._pinged: float | None = None
         self._thread = threading.Thread(target=self._run, name="leases", daemon=True)
 
     async def start(self) -> None:
@@ -62,6 +64,21 @@ class LeaseThread:
         self._inside.call_soon_threadsafe(self._leases.set_result, leases)
         await asyncio.wait({self._ended})
         raise self._reason()
+
+    def ping(self) -> None:
+        """Ask whether its loop turns: `unanswered` tells."""
+        if self._pinged is None:
+            self._pinged = time.monotonic()
+            with contextlib.suppress(RuntimeError, AttributeError):  # its loop has ended, or has not begun
+                self._inside.call_soon_threadsafe(self._pong)
+
+    @property
+    def unanswered(self) -> float:
+        """For how many seconds the first `ping` that was not answered has not been; 0 where all were."""
+        return 0.0 if (pinged := self._pinged) is None else time.monotonic() - pinged
+
+    def _pong(self) -> None:
+        self._pinged = None
 
     async def stop(self) -> None:
         """End the thread, within 2 seconds."""

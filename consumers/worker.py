@@ -27,6 +27,7 @@ from bridge.identity import Connection, Identity, QueueSettings
 from bridge.job import Kind
 from bridge.member import Member, folder_from_env
 from bridge.signals import Signals, signalling
+from bridge.signals.probes import Probes
 from bridge.transport import Transport
 from bridge.trust import Trust
 from consumers import process
@@ -35,6 +36,7 @@ from consumers.cancels import Cancels
 from consumers.children import Children
 from consumers.execute import Judge
 from consumers.handlers import Function, Handlers, Register
+from consumers.health import Health
 from consumers.intake import Intake
 from consumers.isolation import Isolation
 from consumers.leasethread import Connect, LeaseThread, renewing
@@ -251,15 +253,18 @@ class Worker:
             observe.configure()  # structlog's own default prints the local variables of a handler that failed
         member = Member.load(self.folder if self.folder is not None else folder_from_env())
         self._queues(member.connection)  # what is wrong with the handlers is said before anything is dialled
-        transport = await member.connect("worker")
-        await self.serve(
-            member.identity,
-            member.trust,
-            member.connection,
-            transport,
-            leases=partial(member.connect, "leases"),
-            folder=member.folder,
-        )
+        health = Health(member.identity)
+        async with signalling(self.metrics, self._traces, health.probes):  # so that it answers while it dials
+            transport = await member.connect("worker")
+            await self.serve(
+                member.identity,
+                member.trust,
+                member.connection,
+                transport,
+                leases=partial(member.connect, "leases"),
+                folder=member.folder,
+                health=health,
+            )
 
     async def serve(
         self,
@@ -270,6 +275,7 @@ class Worker:
         *,
         leases: Connect | None = None,
         folder: Path | None = None,
+        health: Health | None = None,
     ) -> None:
         """Serve over a given transport until `stop`, then close it; raises as `run`.
 
@@ -278,20 +284,21 @@ class Worker:
             trust: Whom it trusts.
             connection: What it may work.
             transport: The connection to its local broker.
-            leases: Makes another one, in a thread that renews what is held whatever handlers do to the event loop;
-                None has ``transport`` do it.
+            leases: Makes another one, for the thread that renews what is held; None has ``transport`` do it.
             folder: The identity folder, whose newer trust bundles are taken up; None keeps ``trust``.
+            health: What is shown of it where metrics are; None makes one.
         """
-        opener = Opener(identity, trust)
+        opener, health = Opener(identity, trust), health or Health(identity)
         try:
             opener.check_mine(now_ms())
             async with (
-                signalling(self.metrics, self._traces) as signals,
+                signalling(self.metrics, self._traces, health.probes) as signals,
                 contextlib.nullcontext() if leases is None else renewing(leases) as renewer,
                 following(folder, opener),
                 remembering(self.data, self.ledger_limit) as self._ledger,
+                health.watching(transport, renewer),
             ):
-                await self._serve(identity, opener, connection, transport, signals, renewer)
+                await self._serve(identity, opener, connection, transport, signals, health.probes, renewer)
         finally:
             self._intake, self._ledger = None, NoLedger()
             await transport.close()
@@ -304,7 +311,8 @@ class Worker:
         connection: Connection,
         transport: Transport,
         signals: Signals,
-        renewer: LeaseThread | None = None,
+        probes: Probes,
+        renewer: LeaseThread | None,
     ) -> None:
         worker = _UNSAFE.sub("-", f"{socket.gethostname()}-{os.getpid()}")[-128:].lstrip("-._")
         sealer = Sealer(identity)
@@ -329,6 +337,7 @@ class Worker:
                 prefetch=self.prefetch,
                 drain_timeout=self.drain_timeout,
                 meter=meter,
+                probes=probes,
                 renewer=renewer,
             )
             try:

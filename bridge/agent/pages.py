@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from bridge.agent.state import State
 from bridge.signals.listener import Page
+from bridge.signals.probes import LIVE_S, Probes, answer
 
 _JSON: Final = "application/json"
 
@@ -19,24 +20,26 @@ def pages(state: State, metrics: Callable[[], Page]) -> Callable[[str], Page | N
     def page(path: str) -> Page | None:
         if path == "/metrics":
             return metrics()
-        if path == "/livez":
-            return Page(b"ok\n")
-        if path == "/readyz":
-            return _ready(state)
         if path.startswith("/scale/"):
             return _scale(state, path.removeprefix("/scale/"))
-        return None
+        return answer(path, checks)
 
+    checks = [_checks(state)]
     return page
 
 
-def _ready(state: State) -> Page:
-    # Not whether the other cloud is heard: restarting this agent would not mend the link.
-    if not state.connected:
-        return Page(b"not connected to the local NATS server\n", status=HTTPStatus.SERVICE_UNAVAILABLE)
-    if not state.fresh:
-        return Page(b"the streams of this cloud do not answer\n", status=HTTPStatus.SERVICE_UNAVAILABLE)
-    return Page(b"ok\n")
+def _checks(state: State) -> Probes:
+    """Of this agent and its own cloud: whether the other one is heard, restarting this agent would not mend."""
+    probes, begun = Probes(), state.clock()
+
+    def broker() -> str:
+        age = state.clock() - max(state.looked_at, begun)
+        return f"the streams of {state.cloud} have not answered for {age:.0f} s" if age > LIVE_S else ""
+
+    probes.live["broker"] = broker
+    probes.ready["connection"] = lambda: "" if state.connected else "not connected to the local NATS server"
+    probes.ready["streams"] = lambda: "" if state.fresh else f"the streams of {state.cloud} do not answer"
+    return probes
 
 
 def _scale(state: State, queue: str) -> Page | None:

@@ -105,6 +105,9 @@ class JetStreamPull:
         self.ended = False
         self._emptied = False
         self._answered = 0
+        self._interrupted = 0
+        self._spoken = self._loop.time()
+        """When a server last said anything of a request, or there was last none."""
         self._ticked = self._loop.time()
         self._timer = self._loop.call_later(TICK_S, self._tick)
         wire.on_back.append(self._back)
@@ -117,8 +120,20 @@ class JetStreamPull:
         """See `bridge.transport.Pull.answered`."""
         return self._answered
 
+    @property
+    def silent(self) -> float:
+        """See `bridge.transport.Pull.silent`."""
+        return self._loop.time() - self._spoken if self._asks() else 0.0
+
+    @property
+    def interrupted(self) -> int:
+        """See `bridge.transport.Pull.interrupted`."""
+        return self._interrupted
+
     def grant(self, n: int) -> None:
         """See `bridge.transport.Pull.grant`."""
+        if not self._asks():
+            self._spoken = self._loop.time()
         self._credit += n
         if self._wants_more():
             self._wake.set()
@@ -171,6 +186,9 @@ class JetStreamPull:
         if lane.subscription is not None:
             with contextlib.suppress(NatsError):
                 await lane.subscription.unsubscribe()
+
+    def _asks(self) -> bool:
+        return not self.ended and (self._credit > 0 or any(lane.left for lane in self._lanes))
 
     def _wants_more(self) -> bool:
         """Whether enough credit waits for a request: half of the window, since one for each job would be slow."""
@@ -232,13 +250,15 @@ class JetStreamPull:
         self._loop.call_later(pause + 0.01, self._wake.set)  # never a moment too early
         if not self._trouble and not self.ended:
             self._trouble = True
+            self._interrupted += 1
             self._log.warning("pull_interrupted", reason=reason)
 
     def _fine(self) -> None:
+        silent, self._spoken = self.silent, self._loop.time()
         self._pauses.reset()
         if self._trouble:
             self._trouble = False
-            self._log.info("pull_restored")
+            self._log.info("pull_restored", seconds=round(silent, 1))
 
     # --- what comes back --------------------------------------------------------------------------
 
@@ -294,6 +314,8 @@ class JetStreamPull:
         """Notice requests that are neither served nor refused."""
         now = self._loop.time()
         late, self._ticked = now - self._ticked > 2 * TICK_S, now
+        if late:
+            self._spoken = now
         for lane in list(self._lanes):
             if late:  # this process was busy or stopped: what came meanwhile has not been read yet
                 lane.heard = now
@@ -309,6 +331,7 @@ class JetStreamPull:
 
     def _back(self) -> None:
         self._doubts.arise()
+        self._interrupted += any(lane.left for lane in self._lanes)
         for lane in self._lanes:
             self._give_back(lane)
         self._not_before = 0.0

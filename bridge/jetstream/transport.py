@@ -104,6 +104,10 @@ class JetStreamTransport:
         """See `bridge.transport.Transport.on_refused`."""
         self._wire.on_refused.append(callback)
 
+    async def redial(self) -> None:
+        """See `bridge.transport.Transport.redial`."""
+        await self._wire.client.force_reconnect()
+
     async def publish(
         self,
         stream: str,

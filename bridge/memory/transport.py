@@ -28,12 +28,25 @@ class MemoryPull:
         self._arrived: asyncio.Queue[Delivery | None] = asyncio.Queue()  # None: closed
         self._ended = False
         self._taken = 0
+        self._reached = now()
         consumer.join(self)
 
     @property
     def answered(self) -> int:
         """See `bridge.transport.Pull.answered`: here every message is a request's whole answer."""
         return self._taken
+
+    @property
+    def silent(self) -> float:
+        """See `bridge.transport.Pull.silent`: from when it was last looked at and could be reached."""
+        if not self._credit or self._bridge.reaches(self._here, self._there):
+            self._reached = now()
+        return now() - self._reached
+
+    @property
+    def interrupted(self) -> int:
+        """See `bridge.transport.Pull.interrupted`: here nothing is issued anew."""
+        return 0
 
     def grant(self, n: int) -> None:
         """See `bridge.transport.Pull.grant`."""
@@ -162,6 +175,9 @@ class MemoryTransport:
         """See `bridge.transport.Transport.tell`."""
         self._check_open()
         self._bridge.tell(self._cloud, Message(subject, data))
+
+    async def redial(self) -> None:
+        """See `bridge.transport.Transport.redial`: there is nothing to dial."""
 
     def on_refused(self, callback: Callable[[NotConnected], None]) -> None:
         """See `bridge.transport.Transport.on_refused`: a bridge in memory refuses nobody."""

@@ -92,10 +92,14 @@ def grants(policy: Policy, identity: IdentityEntry) -> tuple[Grant, ...]:
 
 
 def permissions(policy: Policy, identity: IdentityEntry) -> Permissions:
-    """The same as permissions of the identity's user, who may also hear its inbox and ask who it is."""
+    """The same as permissions of the identity's user, who may also hear its inbox, and itself, and ask who it is."""
     given = grants(policy, identity)
     publish = tuple(grant.subject for grant in given if grant.kind == "publish")
     subscribe = tuple(grant.subject for grant in given if grant.kind == "subscribe")
+    if any(identity.name == queue.workers for queue in policy.queues.values()):
+        # To itself: nothing imports or exports it, so that it stays in the identity's own account.
+        mine = subjects.health(identity.name, "*")
+        publish, subscribe = (*publish, mine), (*subscribe, mine)
     if identity.role in (Role.INSPECTOR, Role.OPERATOR, Role.SYSTEM):
         publish += ("$SYS.REQ.USER.INFO",)
     return Permissions(publish, (f"{subjects.inbox_prefix(identity.name)}.>", *subscribe))

@@ -14,6 +14,7 @@ import structlog
 from bridge.errors import ConfigurationError
 from bridge.signals.listener import Page, listening
 from bridge.signals.meter import NO_METER, Meter
+from bridge.signals.probes import Probes, answer
 from bridge.signals.traces import NO_TRACER, Tracer
 
 if TYPE_CHECKING:
@@ -41,12 +42,15 @@ OFF: Final = Signals()
 
 
 @contextlib.asynccontextmanager
-async def signalling(metrics: str | None, traces: TracerProvider | None) -> AsyncIterator[Signals]:
+async def signalling(
+    metrics: str | None, traces: TracerProvider | None, probes: Probes | None = None
+) -> AsyncIterator[Signals]:
     """The signals of one producer or worker; metrics are served until the block ends.
 
     Args:
         metrics: ``host:port``; None reads ``BUNNY_METRICS``. Several that name one address share it.
         traces: A provider of OpenTelemetry; None reads ``BUNNY_TRACES``, which takes the global one.
+        probes: What ``/livez`` and ``/readyz`` say at the same address; where several share it, of all of them.
 
     Raises:
         ConfigurationError: The extra is not installed, or the address cannot be listened on.
@@ -61,7 +65,7 @@ async def signalling(metrics: str | None, traces: TracerProvider | None) -> Asyn
     shared = _serving.get(address)
     if shared is None:
         shared = _serving[address] = _Shared(new_meter())
-    async with shared.served(address):
+    async with shared.served(address, probes or Probes()):
         yield Signals(shared.meter, tracer)
 
 
@@ -105,25 +109,25 @@ class _Shared:
 
     def __init__(self, meter: PrometheusMeter) -> None:
         self.meter = meter
-        self._users = 0
+        self._users: list[Probes] = []
         self._stack = contextlib.AsyncExitStack()
 
     @contextlib.asynccontextmanager
-    async def served(self, address: str) -> AsyncIterator[None]:
-        self._users += 1
+    async def served(self, address: str, probes: Probes) -> AsyncIterator[None]:
+        self._users.append(probes)
         try:
-            if self._users == 1:
+            if len(self._users) == 1:
                 await self._stack.enter_async_context(listening(address, self._page))
                 _log.info("metrics_served", reason=address)
             yield
         finally:
-            self._users -= 1
-            if self._users == 0:
+            self._users.remove(probes)
+            if not self._users:
                 _serving.pop(address, None)
                 await self._stack.aclose()
 
     def _page(self, path: str) -> Page | None:
-        return metrics_page(self.meter) if path == "/metrics" else None
+        return metrics_page(self.meter) if path == "/metrics" else answer(path, self._users)
 
 
 _serving: Final[dict[str, _Shared]] = {}

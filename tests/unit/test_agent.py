@@ -192,11 +192,12 @@ def test_an_autoscaler_is_told_a_number_or_that_there_is_none() -> None:
 
 def test_ready_is_about_ones_own_cloud() -> None:
     azure = state()
-    assert answer(azure, "/readyz") == (503, "not connected to the local NATS server\n")
+    status, told = answer(azure, "/readyz")
+    assert (status, told["status"], list(told["failed"])) == (503, "failed", ["connection", "streams"])
     azure.connected = True
-    assert answer(azure, "/readyz")[0] == 503
+    assert list(answer(azure, "/readyz")[1]["failed"]) == ["streams"]
     azure.looked_at = azure.clock()
-    assert answer(azure, "/readyz") == answer(azure, "/livez") == (200, "ok\n")
+    assert answer(azure, "/readyz") == answer(azure, "/livez") == (200, {"status": "ok"})
 
 
 # --- what servers say ----------------------------------------------------------------------------------

@@ -19,6 +19,7 @@ from bridge.signals.bind import METRICS_ENVIRONMENT, TRACES_ENVIRONMENT, new_met
 from bridge.signals.listener import MAX_CONNECTIONS, MAX_HEAD, Page, listening, split_address
 from bridge.signals.meter import NO_METER
 from bridge.signals.metrics import METRICS, SUBMITTED, Metric
+from bridge.signals.probes import Probes
 from bridge.signals.traces import NO_TRACER
 from consumers import Job, Reject, Retry, Worker
 from producers import Producer
@@ -84,7 +85,13 @@ async def test_jobs_are_measured_on_both_sides() -> None:
     bunny = fleet.identities["bunny"]
     working = asyncio.create_task(
         worker._serve(  # the one seam at which both share a meter without an address
-            bunny, Opener(bunny, fleet.trust), fleet.connection("bunny"), fleet.transport("bunny"), signals
+            bunny,
+            Opener(bunny, fleet.trust),
+            fleet.connection("bunny"),
+            fleet.transport("bunny"),
+            signals,
+            Probes(),
+            None,
         )
     )
     async with relay:
