@@ -8,6 +8,7 @@ from bridge import dsse, strict_json
 from bridge.crypto import SigningKey, VerifyKey
 from bridge.errors import BadBundle, ConfigurationError, RepeatedSigner
 from bridge.identity import PublicIdentity
+from bridge.job import CANARY
 from bridge.policy import Policy, Queue, Role
 from bridge.strict_json import b64
 from bridge.trust import SKEW_MS
@@ -55,11 +56,13 @@ def build_payload(policy: Policy, keys: Mapping[str, PublicIdentity], version: i
 
 
 def _producers(policy: Policy, queue: Queue) -> dict[str, set[str]]:
-    """Who may send jobs to a queue, and of which kinds: of an agent, those of its schedules alone."""
+    """Who may send jobs to a queue, and of which kinds: of an agent, its schedules' and canaries alone."""
     found = {producer: set(queue.kinds) for producer in queue.producers}
     for schedule in policy.schedules.values():
         if schedule.queue == queue.name:
             found.setdefault(schedule.agent, set()).add(schedule.kind)
+    for agent in policy.canary_senders(queue):
+        found.setdefault(agent, set()).add(CANARY)
     return found
 
 

@@ -21,6 +21,7 @@ from bridge import crypto, strict_json
 from bridge.crypto import KemKey, KemPublicKey, SigningKey, VerifyKey
 from bridge.errors import ConfigurationError, WeakKey
 from bridge.files import check_private, read_file, write_file
+from bridge.job import CANARY
 from bridge.strict_json import b64, unb64
 from bridge.subjects import is_name
 from bridge.versions import FORMAT, newer
@@ -253,6 +254,8 @@ class QueueSettings(BaseModel):
     max_payload: int = Field(gt=0)
     inbox: list[Name] = []
     """The producers that have an inbox."""
+    canary_ms: int = Field(default=0, ge=0)
+    """How often agents of the producers' cloud send a canary; 0 is never."""
 
 
 class ScheduleSettings(BaseModel):
@@ -299,7 +302,10 @@ class Connection(BaseModel):
             return frozenset()
         if self.identity in settings.producers:
             return frozenset(settings.kinds)
-        return frozenset(each.kind for each in self.schedules.values() if each.queue == queue)
+        found = {each.kind for each in self.schedules.values() if each.queue == queue}
+        if self.role == "agent" and settings.canary_ms and settings.home == self.cloud:
+            found.add(CANARY)
+        return frozenset(found)
 
     @classmethod
     def load(cls, folder: Path) -> Connection:

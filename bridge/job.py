@@ -71,6 +71,12 @@ class Step:
     text: str = field(repr=False)
 
 
+CANARY: Final = "bunny-canary"
+"""The kind of the jobs by which agents prove the way of a queue: no policy may declare it, and no handler take it."""
+CANARY_PRIORITY: Final = "high"
+"""Of all of them: they tell of the way, and not of the backlog; and agents publish nothing else of it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Kind(Generic[A, R]):
     """A typed contract that both teams share: what a kind of job takes and what it returns.

@@ -103,7 +103,8 @@ class Attempts:
         finally:
             report.over = True
             case.span.end(ended)
-            self._meter.time(metrics.RUN_TIME, time.monotonic() - begun, case.queue, core.kind)
+            if case.counted:
+                self._meter.time(metrics.RUN_TIME, time.monotonic() - begun, case.queue, core.kind)
 
     async def _outcome(self, case: Case, handler: Handler, args: Any, job: Job) -> tuple[Verdict, str]:
         """Run a handler: the verdict, and the name of what it raised."""
@@ -159,7 +160,8 @@ class Attempts:
         """Tell how long the job has waited, and start the span of its attempt."""
         core, now = case.core, now_ms()
         issued = min(core.issued, now)  # by the producer's clock, which may be a little ahead
-        self._meter.time(metrics.QUEUE_TIME, (now - issued) / 1000, case.queue, core.kind)
+        if case.counted:
+            self._meter.time(metrics.QUEUE_TIME, (now - issued) / 1000, case.queue, core.kind)
         if core.traceparent is None:
             return
         seen = about(

@@ -10,6 +10,7 @@ from bridge.core import Core
 from bridge.envelope import Authenticated
 from bridge.fence import RESEND_HEADER, Tag
 from bridge.identity import QueueSettings
+from bridge.job import CANARY
 from bridge.replay import Replay
 from bridge.signals import NO_SPAN, Span
 from bridge.subjects import JobKey
@@ -94,6 +95,11 @@ class Case:
     def first_counts(self) -> bool:
         """Whether the first delivery counts as an attempt; a job with a time is delivered before it may start."""
         return not self.core.not_before
+
+    @property
+    def counted(self) -> bool:
+        """Whether it is a user's job: a canary is in no metric of theirs, and leaves no dead letter."""
+        return self.core.kind != CANARY
 
     @property
     def key(self) -> JobKey:

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import Any, Final, Protocol, TypeVar, overload
 
 from bridge.errors import ConfigurationError
-from bridge.job import Kind
+from bridge.job import CANARY, Kind
 from consumers.isolation import Isolation
 from consumers.limits import Limits
 from consumers.stop import Stop
@@ -168,8 +168,8 @@ class Handlers:
         self._handlers[queue, kind] = replace(handler, limits=limits, isolation=isolation)
 
     def get(self, queue: str, kind: str) -> Handler | None:
-        """The handler of a kind, or None."""
-        return self._handlers.get((queue, kind))
+        """The handler of a kind, or None. Of a canary, which no user's can be, it is the bridge's own."""
+        return _CANARY if kind == CANARY else self._handlers.get((queue, kind))
 
     def __iter__(self) -> Iterator[Handler]:
         return iter(self._handlers.values())
@@ -224,3 +224,10 @@ def _type_name(annotation: Any) -> str:
 def moment(milliseconds: int) -> datetime:
     """A time of the signed core, in UTC."""
     return datetime.fromtimestamp(milliseconds / 1000, UTC)
+
+
+async def _same(args: str) -> str:
+    return args
+
+
+_CANARY: Final = read("canary", "", CANARY, _same)

@@ -16,6 +16,7 @@ from bridge.clock import now_ms
 from bridge.envelope import Opener
 from bridge.errors import BridgeError, BundleExpired, Refusal, TransportError, TrustError, UnknownVersion
 from bridge.identity import QueueSettings
+from bridge.job import CANARY
 from bridge.signals import metrics
 from bridge.signals.meter import Meter, Sample
 from bridge.signals.probes import Probes
@@ -225,7 +226,7 @@ class Intake:
         assert task is not None  # noqa: S101  # for the type checker: a coroutine runs in a task
         try:
             async with contextlib.AsyncExitStack() as slot:
-                excused = self._slots.full and self._is_cancelled(lane, delivery)
+                excused = self._slots.full and self._needs_no_slot(lane, delivery)
                 if not excused and await self._slots.take(lane.name, lane.weight):
                     slot.callback(self._slots.give)
                 _, self._running[task] = self._waiting.pop(task)
@@ -260,6 +261,13 @@ class Intake:
             same = lane.queue == key.queue and delivery.message.subject.endswith(tail)
             if same and self._is_cancelled(lane, delivery):
                 self._slots.excuse(task)
+
+    def _needs_no_slot(self, lane: Lane, delivery: Delivery) -> bool:
+        """Whether it is answered without running anything of the user's: it is cancelled, or a canary."""
+        if delivery.message.headers.get("Bunny-Kind") == CANARY:  # a hint, so that what is none costs nothing
+            with contextlib.suppress(Refusal, BundleExpired):
+                return not lane.admit(lane.queue, lane.settings, delivery).counted
+        return self._is_cancelled(lane, delivery)
 
     def _is_cancelled(self, lane: Lane, delivery: Delivery) -> bool:
         if not self._cancels:

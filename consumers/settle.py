@@ -141,7 +141,7 @@ class Settler:
             raise
         else:
             span.end()
-            self._meter.count(metrics.OUTCOMES, case.queue, case.core.kind, outcome)
+            self._count(metrics.OUTCOMES, case, case.core.kind, outcome)
 
     async def _settle(self, case: Case, verdict: Verdict, span: Span) -> None:
         log = _log.bind(queue=case.queue, kind=case.core.kind, job=case.core.job, attempt=case.attempt)
@@ -162,7 +162,7 @@ class Settler:
                 await self._answer(case, Status.CANCELLED, encode(verdict.reason), span)
             case Answered():
                 log.info("job_answered_before")
-                self._meter.count(metrics.FENCE_HITS, case.queue)
+                self._count(metrics.FENCE_HITS, case)
                 await self._ack(case)
             case Repeat(result):
                 log.warning("result_published_again")
@@ -174,7 +174,7 @@ class Settler:
             case Retry():
                 delay = verdict.after or 0.0
                 log.info("job_retried", seconds=round(delay, 1))
-                self._meter.count(metrics.RETRIES, case.queue, case.core.kind)
+                self._count(metrics.RETRIES, case, case.core.kind)
                 await self._transport.nak(case.delivery, delay)
             case Snooze():
                 log.info("job_snoozed", seconds=round(verdict.after, 1))
@@ -239,12 +239,12 @@ class Settler:
                 await self._poisoned(case, standing.refusal)
                 return FencePoisoned.__name__
             if standing is not None:
-                self._meter.count(metrics.FENCE_HITS, case.queue)
+                self._count(metrics.FENCE_HITS, case)
                 break
             await asyncio.sleep(TROUBLE_DELAY_S)
         await self._ack(case)
         if not taken:
-            self._meter.count(metrics.RESULT_BYTES, case.queue, case.core.kind, by=len(data))
+            self._count(metrics.RESULT_BYTES, case, case.core.kind, by=len(data))
         return taken
 
     async def _seal(self, case: Case, status: Status, content: Content, now: int, traceparent: str | None) -> bytes:
@@ -274,7 +274,13 @@ class Settler:
             await replays.retire(case, self._transport)
         await self._transport.ack(case.delivery)
 
+    def _count(self, metric: metrics.Metric, case: Case, *labels: str, by: float = 1.0) -> None:
+        if case.counted:
+            self._meter.count(metric, case.queue, *labels, by=by)
+
     async def _bury(self, case: Case, cause: str) -> None:
+        if not case.counted:  # nobody is to look into it, or run it again
+            return
         headers = {**case.hints(), **replays.history(case), "Bunny-Cause": _word(cause)}
         if await self._store(subjects.dead_stream(case.queue), subjects.dead(case.key), case.envelope, headers):
             self._meter.count(metrics.DEAD_LETTERS, case.queue, case.core.kind)

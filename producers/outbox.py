@@ -99,7 +99,7 @@ class Outbox:
                 f"{self._name} submits no jobs to queue {kind.queue!r}; "
                 f"bridge.yaml lets it submit to {', '.join(mine) or 'none'}"
             )
-        if kind.name not in settings.kinds:
+        if kind.name not in (*settings.kinds, *kinds):
             raise ConfigurationError(
                 f"queue {kind.queue!r} has no kind {kind.name!r}; bridge.yaml has {', '.join(settings.kinds)}"
             )

@@ -15,6 +15,7 @@ from bridge.clock import now_ms
 from bridge.errors import TransportError
 from bridge.identity import Connection, QueueSettings
 from bridge.jetstream import JetStreamTransport
+from bridge.job import CANARY_PRIORITY
 
 ANSWER_TIMEOUT_S: Final = 2.0
 AT_ONCE: Final = 8
@@ -53,11 +54,11 @@ async def look(transport: JetStreamTransport, connection: Connection) -> Look:
     seen = Look()
     free = asyncio.Semaphore(AT_ONCE)
 
-    async def ask(call: str, *tokens: str) -> dict[str, Any] | None:
+    async def ask(call: str, *tokens: str, request: bytes = b"") -> dict[str, Any] | None:
         seen.asked += 1
         async with free:
             try:
-                data = await transport.request(subjects.api_call(call, *tokens), b"", ANSWER_TIMEOUT_S)
+                data = await transport.request(subjects.api_call(call, *tokens), request, ANSWER_TIMEOUT_S)
                 answer = json.loads(data) if len(data) <= MAX_ANSWER else {"error": {}}
             except (TransportError, ValueError):
                 answer = {"error": {}}
@@ -72,7 +73,7 @@ async def look(transport: JetStreamTransport, connection: Connection) -> Look:
         consumers = [subjects.jobs_consumer(settings.workers, priority) for priority in subjects.PRIORITIES]
         inboxes = [subjects.inbox_consumer(producer) for producer in settings.inbox]
         stored, later, copy, *found = await asyncio.gather(
-            ask("STREAM.INFO", jobs),
+            ask("STREAM.INFO", jobs, request=_canaries(queue, settings, connection)),
             ask("STREAM.INFO", delayed),
             ask("STREAM.INFO", results),
             *(ask("CONSUMER.INFO", jobs, consumer) for consumer in consumers),
@@ -113,14 +114,27 @@ async def look(transport: JetStreamTransport, connection: Connection) -> Look:
     return seen
 
 
+def _canaries(queue: str, settings: QueueSettings, connection: Connection) -> bytes:
+    """What has a stream of jobs name this agent's canaries in it: one, and after a long outage one for each 10 min."""
+    if not settings.canary_ms:
+        return b""
+    mine = subjects.any_job(queue, CANARY_PRIORITY, connection.identity)
+    return json.dumps({"subjects_filter": mine}).encode()
+
+
 def of_jobs(info: Mapping[str, Any]) -> dict[str, int]:
-    """Counts of the stream of jobs: a work queue, so it holds what is not done, and its first message is the oldest."""
-    messages, last = _whole(info, "state", "messages"), _whole(info, "state", "last_seq")
+    """Counts of the stream of jobs: a work queue, so it holds what is not done, and its first message is the oldest.
+
+    Canaries that were asked for by name are not among them.
+    """
+    canaries = info.get("state", {}).get("subjects") or {}
+    stored, last = _whole(info, "state", "messages"), _whole(info, "state", "last_seq")
+    messages = max(stored - len(canaries), 0)
     counts = {
         "jobs": messages,
         "bytes": _whole(info, "state", "bytes"),
         "stored": last,
-        "done": max(last - messages, 0),
+        "done": max(last - stored, 0),
         "oldest_ms": _age_ms(info) if messages else 0,
     }
     limits = (("jobs_limit", "max_msgs"), ("bytes_limit", "max_bytes"))

@@ -13,6 +13,7 @@ import structlog
 
 from bridge import jetstream, subjects
 from bridge.agent import link, report
+from bridge.agent.canaries import Canaries, Proving, queues_of
 from bridge.agent.look import look
 from bridge.agent.pages import pages
 from bridge.agent.report import Report
@@ -90,6 +91,23 @@ class Agent:
         try:
             async with producing(self._member.folder) as submit:
                 await scheduler.run(submit)
+        finally:
+            self.ended.set()
+
+    async def prove(self, proving: Proving) -> None:
+        """Send canaries until cancelled.
+
+        Args:
+            proving: Connects, as the same identity.
+
+        Raises:
+            BridgeError: The identity folder cannot be used any more.
+        """
+        canaries = Canaries(self._member.connection, self._clock)
+        self.state.proofs = canaries.proofs
+        try:
+            async with proving(self._member.folder) as ask:
+                await canaries.run(ask)
         finally:
             self.ended.set()
 
@@ -197,7 +215,11 @@ class Agent:
 
 @contextlib.asynccontextmanager
 async def watching(
-    folder: Path, address: str, certificates: Iterable[Path] = (), producing: Producing | None = None
+    folder: Path,
+    address: str,
+    certificates: Iterable[Path] = (),
+    producing: Producing | None = None,
+    proving: Proving | None = None,
 ) -> AsyncIterator[tuple[Agent, int]]:
     """Run an agent until the block ends.
 
@@ -206,6 +228,7 @@ async def watching(
         address: ``host:port`` to show its pages at; port 0 is any free one.
         certificates: Certificate files to watch.
         producing: Connects to submit what its schedules say; without it they are left to others.
+        proving: Connects to send canaries; without it none are sent.
 
     Yields:
         The agent, and the port.
@@ -230,6 +253,8 @@ async def watching(
             running = [asyncio.create_task(agent.run(), name="agent")]
             if producing is not None and member.connection.schedules:
                 running.append(asyncio.create_task(agent.submit(producing), name="schedules"))
+            if proving is not None and queues_of(member.connection):
+                running.append(asyncio.create_task(agent.prove(proving), name="canaries"))
             try:
                 yield agent, port
             finally:

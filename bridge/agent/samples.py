@@ -53,6 +53,12 @@ def samples(state: State) -> Iterator[Sample]:
     for queue in state.connection.queues:
         if (lost := state.lost_at_home(queue)) is not None:
             yield metrics.LOST_AT_HOME, (queue, here), lost
+    for queue, proof in state.proofs.items():
+        yield metrics.CANARY_AGE, (queue, here), state.clock() - proof.good
+        if proof.took is not None:
+            yield metrics.CANARY_TRIP, (queue, here), proof.took
+        for error, count in proof.failures.items():
+            yield metrics.CANARY_FAILURES, (queue, here, error), count
     for (cloud, reason), count in state.refused.items():
         yield metrics.PEER_REFUSED, (here, cloud, reason), count
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from bridge.agent import link
+from bridge.agent.canaries import Proof
 from bridge.agent.look import Look, Unread
 from bridge.agent.losses import Losses
 from bridge.agent.report import Report
@@ -70,6 +71,8 @@ class State:
     schedules: Mapping[str, Progress] = field(default_factory=dict)
     """How far each schedule is that this agent submits."""
     losses: Losses = field(init=False)
+    proofs: Mapping[str, Proof] = field(default_factory=dict)
+    """Of the queues that this agent sends canaries on."""
     _sessions: OrderedDict[tuple[str, str], int] = field(default_factory=OrderedDict)
 
     def __post_init__(self) -> None:

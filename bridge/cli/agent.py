@@ -14,11 +14,14 @@ import typer
 
 from bridge import observe
 from bridge.agent import watching
+from bridge.agent.canaries import DEADLINE_S, Ask
 from bridge.agent.schedules import Submit
 from bridge.cli.frame import BridgeFolder, example, run
 from bridge.cli.out import Out
 from bridge.cli.who import IdentityFolder, choose
+from bridge.errors import JobFailed
 from bridge.identity import ScheduleSettings
+from bridge.job import CANARY, CANARY_PRIORITY, Kind
 from bridge.policy import Role
 from producers import Producer
 
@@ -67,8 +70,22 @@ async def producing(folder: Path) -> AsyncIterator[Submit]:
         yield submit
 
 
+@contextlib.asynccontextmanager
+async def proving(folder: Path) -> AsyncIterator[Ask]:
+    """What an agent's canaries are sent by: a producer of its own identity."""
+    async with Producer.open(folder) as producer:
+
+        async def ask(queue: str, text: str) -> None:
+            canary = Kind(queue, CANARY, str, str)
+            handle = await producer.submit(canary, text, priority=CANARY_PRIORITY, deadline=DEADLINE_S)
+            if await handle.result() != text:
+                raise JobFailed("WrongAnswer", "a canary was answered with another text", 1)
+
+        yield ask
+
+
 async def _until_stopped(place: Path, listen: str, certificates: list[Path], out: Out) -> None:
-    async with watching(place, listen, certificates, producing) as (agent, port):
+    async with watching(place, listen, certificates, producing, proving) as (agent, port):
         for number in (signal.SIGINT, signal.SIGTERM):
             asyncio.get_running_loop().add_signal_handler(number, agent.ended.set)
         out.say(f"watching {agent.state.cloud}: http://{listen.rpartition(':')[0]}:{port}/metrics; Ctrl-C stops it")

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from bridge.core import MAX_LIFETIME_MS
-from bridge.job import INLINE_LIMIT
+from bridge.job import CANARY, INLINE_LIMIT
 from bridge.policy.document import Sequence, shown
 from bridge.policy.hints import nearest
 from bridge.policy.parties import Declared
@@ -20,9 +20,10 @@ MAX_PENDING: Final = 10_000_000
 
 _QUEUE: Final = (
     *("producers", "workers", "kinds", "ack_wait", "max_attempts", "backoff", "deadline", "result_ttl"),
-    *("max_payload", "max_pending", "max_bytes", "inbox"),
+    *("max_payload", "max_pending", "max_bytes", "inbox", "canary"),
 )
 _BACKOFF: Final = ("initial", "factor", "max", "jitter")
+NEVER: Final = "never"
 _DEFAULT: Final = Queue("", (), "", (), "", "")
 
 
@@ -47,6 +48,8 @@ def _queue(name: str, section: Section, clouds: Mapping[str, Cloud], identities:
     kinds = section.texts("kinds", "add kinds: [kind]")
     for kind, line in kinds.items():
         section.carries(line, "kind", kind)
+        if kind == CANARY:
+            section.note(line, f"kind {shown(kind)} is the bridge's own", "add canary: 30s instead, or name another")
     services = {who: its.cloud for who, its in identities.items() if its.role in (Role.SERVICE, None)}
     for who, line in producers.items():
         _check_service(section, line, who, services, identities)
@@ -75,7 +78,19 @@ def _queue(name: str, section: Section, clouds: Mapping[str, Cloud], identities:
         max_pending=section.whole("max_pending", _DEFAULT.max_pending, 1, MAX_PENDING),
         max_bytes=section.size("max_bytes", _DEFAULT.max_bytes, MIB, STORE_LIMIT // 2),
         inbox=_inbox(section, producers),
+        canary_ms=_canary(section, home, identities),
     )
+
+
+def _canary(section: Section, home: str, identities: Mapping[str, Declared]) -> int:
+    """How often an agent of the producers' cloud sends a job that the workers answer by themselves; 0 is never."""
+    if not section.has("canary") or section.word("canary") == NEVER:
+        return 0
+    every = section.duration("canary", _DEFAULT.canary_ms, 5 * SECOND, HOUR)
+    if home and not any(its.role is Role.AGENT and its.cloud == home for its in identities.values()):
+        problem = f"{section.where} has a canary, and cloud {shown(home)} no agent to send it"
+        section.note(section.line_of("canary"), problem, "declare an identity with role: agent there")
+    return every
 
 
 def _check_service(

@@ -67,6 +67,7 @@ queues:
     max_pending: 1000000            # jobs stored and not done; one more is refused, never dropped
     max_bytes: 4GiB                 # of all stored jobs, and of all stored results
     inbox: []                       # producers whose results also wait until a process of theirs has acked them
+    canary: never                   # how often, as 30s, agents of the producers' cloud prove that jobs are answered
 
 # Recurring jobs, submitted by `bunny agent`. Their arguments stand here, and so are no secret.
 # schedules:

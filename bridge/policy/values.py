@@ -112,6 +112,8 @@ class Queue:
     """Of the stored jobs, and of the stored results."""
     inbox: tuple[str, ...] = ()
     """Producers whose results also wait in a durable inbox, for any of their processes to read and ack."""
+    canary_ms: int = 0
+    """How often agents of the producers' cloud prove that jobs are answered; 0 is never."""
 
 
 Missed = Literal["skip", "last", "all"]
@@ -171,6 +173,13 @@ class Policy:
     def leaf(self) -> Cloud:
         """The cloud whose server dials out."""
         return next(cloud for cloud in self.clouds.values() if cloud.role == "leaf")
+
+    def canary_senders(self, queue: Queue) -> tuple[str, ...]:
+        """The agents that prove the way of a queue."""
+        if not queue.canary_ms:
+            return ()
+        agents = (each for each in self.identities.values() if each.role is Role.AGENT and each.cloud == queue.home)
+        return tuple(sorted(each.name for each in agents))
 
     @property
     def digest(self) -> str:

@@ -34,8 +34,9 @@ def connection_yaml(policy: Policy, identity: IdentityEntry) -> str:
     value = connection.model_dump()
     # A release that knows no inbox, and no schedules, refuses the word, and reads what has none.
     for settings in value["queues"].values():
-        if not settings["inbox"]:
-            del settings["inbox"]
+        for later in ("inbox", "canary_ms"):
+            if not settings[later]:
+                del settings[later]
     if not value["schedules"]:
         del value["schedules"]
     return json.dumps(value, indent=2) + "\n"
@@ -72,4 +73,5 @@ def _settings(queue: Queue) -> QueueSettings:
         result_ttl_ms=queue.result_ttl_ms,
         max_payload=queue.max_payload,
         inbox=list(queue.inbox),
+        canary_ms=queue.canary_ms,
     )

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from bridge import subjects
+from bridge.job import CANARY_PRIORITY
 from bridge.policy import IdentityEntry, Policy, Queue, Role
 from bridge.render.crossings import Crossing, crossings
 from bridge.render.streams import plan
@@ -86,6 +87,9 @@ def grants(policy: Policy, identity: IdentityEntry) -> tuple[Grant, ...]:
             mine = sorted({each.queue for each in policy.schedules.values() if each.agent == identity.name})
             for name in mine:
                 found += _scheduler(policy.queues[name], identity.name)
+            for _, queue in sorted(policy.queues.items()):
+                if identity.name in policy.canary_senders(queue):
+                    found += _canary(queue, identity.name)
         case Role.LINK:
             pass
     return tuple(dict.fromkeys(found))
@@ -148,6 +152,17 @@ def _scheduler(queue: Queue, me: str) -> list[Grant]:
         subjects.direct_get(subjects.results_stream(name), subjects.any_keyed_result(name, me)),
     ]
     return [*_publish(queue.home, asked), Grant("subscribe", subjects.done_of_keyed(name, me), queue.home)]
+
+
+def _canary(queue: Queue, me: str) -> list[Grant]:
+    """What an agent needs of a queue to submit canaries, of priority high, and to hear and look up their results."""
+    name, jobs = queue.name, subjects.any_job(queue.name, CANARY_PRIORITY, me)
+    asked = [
+        jobs,
+        subjects.direct_get(subjects.jobs_stream(name), jobs),
+        subjects.direct_get(subjects.results_stream(name), subjects.any_result(name, me)),
+    ]
+    return [*_publish(queue.home, asked), Grant("subscribe", subjects.done_of_producer(name, me), queue.home)]
 
 
 def _worker(queue: Queue) -> list[Grant]:

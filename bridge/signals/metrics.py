@@ -118,6 +118,9 @@ WENT_BACK: Final = _counter(
 )
 VANISHED: Final = _counter("queue_jobs_vanished", "Jobs that left their stream unsettled, at least", "queue", "cloud")
 LOST_AT_HOME: Final = _gauge("results_lost", "Results of the other cloud that the copy here has lost", "queue", "cloud")
+CANARY_AGE: Final = _gauge("canary_age_seconds", "Since a job last went the whole way and back", "queue", "cloud")
+CANARY_TRIP: Final = _gauge("canary_round_trip_seconds", "What that took, submitting included", "queue", "cloud")
+CANARY_FAILURES: Final = _counter("canary_failures", "Canaries not answered, by error", "queue", "cloud", "error")
 
 LINK_UP: Final = _gauge("link_up", "Whether anything comes through the link: 1, or 0", "cloud", "peer")
 LINK_ROUND_TRIP: Final = _gauge("link_round_trip_seconds", "To the other cloud's agent and back", "cloud", "peer")

@@ -237,6 +237,9 @@ def test_counts_are_whole_and_never_below_zero() -> None:
     empty = look.of_jobs({"state": {"messages": 0, "first_ts": "0001-01-01T00:00:00Z", "last_seq": 9}})
     assert (empty["oldest_ms"], empty["stored"], empty["done"]) == (0, 9, 9)
     assert look.of_copy({"sources": [{"lag": 2, "active": -1}]}) == {"lag": 2, "results": 0}
+    canary = {"messages": 1, "first_ts": "2026-01-01T00:00:00Z", "last_seq": 9, "subjects": {"jobs.q.high.a.s.1": 1}}
+    alone = look.of_jobs({"state": canary})
+    assert (alone["jobs"], alone["oldest_ms"], alone["done"]) == (0, 0, 8)
     assert look.of_inbox({"state": "?"}, {"num_pending": None, "ack_floor": 3}) == look.Unread(0, 0, 0)
     copy = {"state": {"messages": 7}, "sources": [{"lag": 2, "active": 1_500_000_000}]}
     assert look.of_copy(copy) == {"lag": 2, "results": 7, "silence_ms": 1500}

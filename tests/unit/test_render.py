@@ -238,6 +238,22 @@ def test_an_agent_sees_counts_of_its_cloud_and_tells_and_hears_nobody_alone() ->
     assert "stats.aws" not in "".join(FILES.values())
 
 
+def test_an_agent_of_the_producers_cloud_sends_canaries_of_a_queue_that_has_them_and_no_other_job() -> None:
+    agent = IdentityEntry("watch", "aws", Role.AGENT)
+    quiet = dataclasses.replace(POLICY, identities={**POLICY.identities, "watch": agent})
+    queues = {**quiet.queues, "thumbs": dataclasses.replace(quiet.queues["thumbs"], canary_ms=30_000)}
+    policy = dataclasses.replace(quiet, queues=queues)
+    more = set(grants(policy, agent)) - set(grants(quiet, agent))
+    assert {(each.kind, each.subject, each.cloud) for each in more} == {
+        ("publish", "jobs.thumbs.high.watch.*.*", "aws"),
+        ("publish", "$JS.API.DIRECT.GET.JOBS_thumbs.jobs.thumbs.high.watch.*.*", "aws"),
+        ("publish", "$JS.API.DIRECT.GET.RESULTS_thumbs.results.thumbs.watch.*.*.*", "aws"),
+        ("subscribe", "done.thumbs.watch.>", "aws"),
+    }
+    for name, entry in policy.identities.items():  # nor is anybody else's cloud, or role, told of it
+        assert name == "watch" or grants(policy, entry) == grants(quiet, entry)
+
+
 def test_agents_of_both_clouds_are_heard_through_the_link() -> None:
     policy = dataclasses.replace(
         POLICY, identities={**POLICY.identities, "other-agent": IdentityEntry("other-agent", "aws", Role.AGENT)}

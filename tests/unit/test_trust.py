@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from bridge import strict_json
-from bridge.bundle import add_signatures, build_roots, read_payload, sign_payload
+from bridge.bundle import add_signatures, build_payload, build_roots, read_payload, sign_payload
 from bridge.crypto import SigningKey, VerifyKey
 from bridge.errors import (
     BadBundle,
@@ -25,8 +26,11 @@ from bridge.errors import (
     UnknownKey,
     WeakKey,
 )
+from bridge.identity import Identity
+from bridge.job import CANARY
+from bridge.policy import IdentityEntry, Role
 from bridge.trust import FLOOR_FILE, MIN_VERSION_ENVIRONMENT, Trust
-from tests.world import World
+from tests.world import POLICY, World
 
 WORLD = World(roots=[SigningKey.generate() for _ in range(3)])
 PAYLOAD = WORLD.payload()
@@ -51,6 +55,20 @@ def test_a_bundle_says_who_may_send_what_to_whom() -> None:
     ):
         with pytest.raises(NotAuthorised):
             trust.authorise(*wrong)
+
+
+def test_an_agent_is_granted_canaries_alone() -> None:
+    identities = {**POLICY.identities, "watch": IdentityEntry("watch", "aws", Role.AGENT)}
+    queues = {"thumbs": replace(POLICY.queues["thumbs"], canary_ms=30_000)}
+    known = {**WORLD.identities, "watch": Identity.generate("watch")}
+    keys = {name: each.public() for name, each in known.items()}
+    payload = build_payload(replace(POLICY, identities=identities, queues=queues), keys, 1, WORLD.now)
+    trust = verify(sign_payload(payload, WORLD.roots[:1]))
+    trust.authorise("job", "thumbs", CANARY, "watch", "bunny")
+    trust.authorise("result", "thumbs", CANARY, "bunny", "watch")
+    for wrong in (("resize", "watch"), (CANARY, "relay")):
+        with pytest.raises(NotAuthorised):
+            trust.authorise("job", "thumbs", *wrong, "bunny")
 
 
 def test_the_link_is_no_principal() -> None:
