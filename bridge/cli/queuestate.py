@@ -167,7 +167,9 @@ async def ask(folders: Iterable[Path]) -> Clouds:
             raise ConfigurationError(
                 f"{folder}: {connection.identity} is no inspector; name the folder of one with --identity"
             )
-        clouds.settings.update(connection.queues)
+        for name, settings in connection.queues.items():
+            if settings.home == connection.cloud or name not in clouds.settings:  # who is at home knows of inboxes
+                clouds.settings[name] = settings
         clouds.asked.add(connection.cloud)
     await asyncio.gather(*(_ask_cloud(clouds, folder, connection) for folder, connection in connections))
     return clouds

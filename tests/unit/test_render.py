@@ -141,8 +141,24 @@ def test_a_connection_loads_back_and_has_the_queues_it_needs(tmp_path: Path) -> 
     loaded = Connection.load(tmp_path)
     assert (loaded.identity, loaded.server) == ("both", POLICY.leaf.clients)
     assert set(loaded.queues) == {"thumbs", "lookup"}
-    assert loaded.queues["thumbs"].inbox == ["alpha"]
-    assert "inbox" not in yaml.safe_load(FILES["azure/connections/both.yaml"])["queues"]["lookup"]
+    (tmp_path / "connection.yaml").write_text(FILES["aws/connections/alpha.yaml"])
+    queues = Connection.load(tmp_path).queues
+    assert (queues["thumbs"].inbox, queues["films"].inbox) == (["alpha"], [])
+
+
+def test_whoever_has_no_use_for_an_inbox_has_a_connection_that_releases_before_inboxes_read() -> None:
+    told = {
+        path.rpartition("/")[2].removesuffix(".yaml")
+        for path, text in FILES.items()
+        if "/connections/" in path and "inbox" in yaml.safe_load(text)["queues"].get("thumbs", {})
+    }
+    assert told == {"alpha", "ops"}
+
+
+def test_a_policy_that_asks_for_nothing_new_has_the_digest_that_releases_before_gave_it() -> None:
+    queue = Queue("thumbs", ("alpha",), "both", ("resize",), home="aws", work="azure")
+    policy = dataclasses.replace(POLICY, identities={}, queues={"thumbs": queue})
+    assert policy.digest == "e25e5235aca63e938db66c3e23772bf69b3facb06c307977472765e6ac09801a"
     assert yaml.safe_load(FILES["aws/connections/idle.yaml"])["queues"] == {}
     assert set(yaml.safe_load(FILES["aws/connections/ops.yaml"])["queues"]) == set(POLICY.queues)
 
