@@ -39,6 +39,13 @@ class Batcher:
         waiting, self._waiting = self._waiting, []
         for first in range(0, len(waiting), MAX_TREE):
             batch = waiting[first : first + MAX_TREE]
-            for sealed, (_, signed) in zip(self._sealer.sign([each for each, _ in batch]), batch, strict=True):
+            try:
+                sealed = self._sealer.sign([each for each, _ in batch])
+            except Exception as error:  # ours; but nobody is to wait for ever
+                for _, signed in batch:
+                    if not signed.done():
+                        signed.set_exception(error)
+                continue
+            for each, (_, signed) in zip(sealed, batch, strict=True):
                 if not signed.done():  # cancelled: whoever asked has gone
-                    signed.set_result(sealed)
+                    signed.set_result(each)

@@ -46,3 +46,14 @@ async def test_one_that_cannot_be_sealed_or_is_given_up_takes_no_other_with_it()
         batcher.seal(replace(job, core=replace(job.core, kind="no name")), WORLD.now)
     gone.cancel()
     assert frame.parse((await first).data).size == 2
+
+
+async def test_a_signature_that_fails_is_told_to_all_who_wait_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    batcher = Batcher(WORLD.sealer("relay"))
+    waiting = [batcher.seal(WORLD.job(n=n), WORLD.now) for n in (1, 2)]
+    with monkeypatch.context() as broken:
+        broken.setattr(batcher._sealer, "sign", lambda _: 1 / 0)
+        for each in waiting:
+            with pytest.raises(ZeroDivisionError):
+                await each
+    assert frame.parse((await batcher.seal(WORLD.job(n=3), WORLD.now)).data).size == 1
