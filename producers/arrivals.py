@@ -46,6 +46,11 @@ KEYED: Final = ""
 _log = structlog.get_logger(__name__)
 
 
+def session_of(token: JobToken) -> str:
+    """What to listen to for the result of a job."""
+    return token.session if token.n else KEYED
+
+
 class Arrivals:
     """The open handles of a producer, and what settles them.
 

@@ -12,7 +12,7 @@ from bridge.identity import Connection
 from bridge.job import JobToken
 from bridge.transport import Transport
 from producers import generations
-from producers.arrivals import KEYED, Arrivals
+from producers.arrivals import Arrivals, session_of
 from producers.copies import Copy
 from producers.handle import Handle
 from producers.keyed import Keyed
@@ -59,7 +59,7 @@ class Attacher:
         return handles
 
     async def _attach(self, token: JobToken, lifetime_ms: int, tag: Tag | None = None) -> Handle[Any]:
-        await self._arrivals.listen(token.queue, token.session if token.n else KEYED)
+        await self._arrivals.listen(token.queue, session_of(token))
         known = self._arrivals.get(token.key)
         if known is not None and known.token == token:
             return known

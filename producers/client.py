@@ -106,7 +106,8 @@ class Producer:
         Args:
             folder: The identity folder.
             timeout: Seconds to try to connect; None tries for ever, and logs each attempt that failed.
-            outbox: A file that keeps jobs until they are answered; None reads ``BUNNY_OUTBOX``, not set is memory.
+            outbox: A file that keeps jobs until they are answered; None reads ``BUNNY_OUTBOX``, not set or empty is
+                memory.
             metrics: ``host:port`` to serve Prometheus metrics at; None reads ``BUNNY_METRICS``, not set is nowhere.
             traces: The OpenTelemetry provider to send spans to; None takes the global one if ``BUNNY_TRACES`` is 1.
 
@@ -154,7 +155,9 @@ class Producer:
         try:
             for watcher in self._watchers:
                 watcher.cancel()
-                await asyncio.wait([watcher])
+            if self._watchers:
+                await asyncio.wait(self._watchers)
+            for watcher in self._watchers:
                 if not watcher.cancelled():
                     watcher.result()  # raises what ended it
         finally:

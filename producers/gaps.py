@@ -23,7 +23,7 @@ from bridge.clock import now_ms
 from bridge.errors import BridgeError
 from bridge.signals import Signals, metrics
 from bridge.transport import Transport
-from producers.arrivals import Arrivals
+from producers.arrivals import Arrivals, session_of
 from producers.copies import Copies, Copy
 from producers.outbox import Outbox
 
@@ -101,7 +101,7 @@ class Gaps:
 
     async def _take_over(self) -> None:
         """Hear of what an earlier process left, and look for it at once: it may never have been sent."""
-        for queue, session in {(each.token.queue, each.token.session) for each in self._copies.recovered}:
+        for queue, session in {(each.queue, session_of(each)) for each in (of.token for of in self._copies.recovered)}:
             await self._arrivals.listen(queue, session)
         for copy in self._copies.recovered:
             self._look_soon(copy)

@@ -70,7 +70,7 @@ class FileCopies(Copies):
     Args:
         path: The file.
         database: It, open and locked.
-        producer: Whose jobs they are.
+        connection: Names the producer, and its queues: jobs of others stay in the file and are not sent.
         meter: Where measurements go.
         limit: Sealed bytes.
         most: Jobs.
@@ -80,7 +80,7 @@ class FileCopies(Copies):
         self,
         path: Path,
         database: sqlite3.Connection,
-        producer: str,
+        connection: Connection,
         meter: Meter = NO_METER,
         *,
         limit: int = MAX_FILE_BYTES,
@@ -94,7 +94,7 @@ class FileCopies(Copies):
         self._ids: dict[JobKey, int] = {}
         self._last = 0
         self._closing = False
-        self._load(producer)
+        self._load(connection)
         self._writer = asyncio.create_task(self._write(), name="producer-outbox")
 
     async def keep(self, sealed: Sealed) -> None:
@@ -126,9 +126,19 @@ class FileCopies(Copies):
         await written
 
     async def read(self, copy: Copy) -> bytes:
-        """See `Copies.read`."""
+        """See `Copies.read`.
+
+        Raises:
+            NotConnected: The producer was closed.
+            TransportError: It cannot be read.
+        """
+        if self._closing:
+            raise NotConnected("the producer was closed; nothing was sent")
         number = self._ids.get(copy.key, 0)
-        return await asyncio.get_running_loop().run_in_executor(self._thread, self._select, number)
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._thread, self._select, number)
+        except sqlite3.Error as error:
+            raise TransportError(f"outbox {self._path}: cannot be read ({error}); nothing was sent") from None
 
     def forget(self, key: JobKey) -> Copy | None:
         """See `Copies.forget`; the file follows within a second."""
@@ -188,8 +198,8 @@ class FileCopies(Copies):
         found = self._database.execute("SELECT envelope FROM job WHERE id = ?", (number,)).fetchone()
         return bytes(found[0]) if found is not None else b""
 
-    def _load(self, producer: str) -> None:
-        now = now_ms()
+    def _load(self, connection: Connection) -> None:
+        now, elsewhere = now_ms(), 0
         for (
             number,
             queue,
@@ -204,27 +214,33 @@ class FileCopies(Copies):
             expires,
             size,
         ) in self._database.execute(_ALL).fetchall():
-            key = JobKey(queue, producer, session, n, generation)
+            self._last = number
+            if queue not in connection.queues and expires > now:
+                elsewhere += 1  # of a queue that was taken away, and may come back: nobody here may ask for them
+                continue
+            key = JobKey(queue, connection.identity, session, n, generation)
             stream = subjects.delayed_stream(queue) if later else subjects.jobs_stream(queue)
             subject = subjects.of_job(key, priority, bool(later))
             token = JobToken(*key, digest)
-            self._ids[key], self._last = number, number
+            self._ids[key] = number
             self._add(Copy(key, token, kind, tag, expires, stream, subject, size, b""))
             if expires <= now:
                 self.forget(key)
         self.recovered = tuple(self)
         if self.recovered:
             _log.warning("outbox_taken_over", count=len(self))
+        if elsewhere:
+            _log.error("outbox_has_jobs_of_no_queue", count=elsewhere)
 
 
 @contextlib.asynccontextmanager
 async def keeping(path: Path | str | None, connection: Connection, meter: Meter) -> AsyncIterator[Copies]:
-    """The copies of a producer: in the file given, or that ``BUNNY_OUTBOX`` names, or else in memory.
+    """The copies of a producer: in the file given, or for None that ``BUNNY_OUTBOX`` names, or else in memory.
 
     Raises:
         ConfigurationError: The file is another's, is in use, or cannot be used.
     """
-    place = path or os.environ.get(ENVIRONMENT)
+    place = os.environ.get(ENVIRONMENT) if path is None else path
     copies = open_file(Path(place), connection, meter) if place else Copies(meter)
     try:
         yield copies
@@ -252,7 +268,7 @@ def open_file(
         # One thread at a time uses it: this one now, and one of its own from then on.
         database = sqlite3.connect(path, timeout=0, check_same_thread=False)
         _prepare(database, path, (connection.identity, connection.bridge))
-        return FileCopies(path, database, connection.identity, meter, limit=limit)
+        return FileCopies(path, database, connection, meter, limit=limit)
     except sqlite3.Error as error:
         _close(database)
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF
@@ -271,9 +287,10 @@ def open_file(
 def _make(path: Path) -> None:
     """Make sure that there is a file, and that nobody else can read it."""
     try:
-        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-        mode = stat.S_IMODE(os.fstat(handle).st_mode)
-        os.close(handle)
+        # One that is there is not opened: to close it would end the locks by which this process may have it open.
+        with contextlib.suppress(FileExistsError):
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+        mode = stat.S_IMODE(path.stat().st_mode)
     except OSError as error:
         raise ConfigurationError(f"outbox {path}: cannot be opened ({error.strerror})") from None
     if mode & 0o077:

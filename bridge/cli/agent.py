@@ -25,6 +25,9 @@ from bridge.job import CANARY, CANARY_PRIORITY, Kind
 from bridge.policy import Role
 from producers import Producer
 
+IN_MEMORY = ""
+"""The outbox of agents, whatever the environment names: a tick is submitted anew, and a canary is not missed."""
+
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
@@ -61,7 +64,7 @@ def agent(
 @contextlib.asynccontextmanager
 async def producing(folder: Path) -> AsyncIterator[Submit]:
     """What an agent's schedules submit through: a producer of its own identity."""
-    async with Producer.open(folder) as producer:
+    async with Producer.open(folder, outbox=IN_MEMORY) as producer:
 
         async def submit(schedule: ScheduleSettings, key: str) -> None:
             args, deadline = json.loads(schedule.args), schedule.deadline_ms / 1000
@@ -73,7 +76,7 @@ async def producing(folder: Path) -> AsyncIterator[Submit]:
 @contextlib.asynccontextmanager
 async def proving(folder: Path) -> AsyncIterator[Ask]:
     """What an agent's canaries are sent by: a producer of its own identity."""
-    async with Producer.open(folder) as producer:
+    async with Producer.open(folder, outbox=IN_MEMORY) as producer:
 
         async def ask(queue: str, text: str) -> None:
             canary = Kind(queue, CANARY, str, str)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import stat
+import sys
 import threading
+from asyncio.subprocess import PIPE
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ from bridge.errors import ConfigurationError, NotConnected, OutboxFull, QueueFul
 from bridge.memory import MemoryTransport
 from bridge.signals.meter import NO_METER
 from bridge.transport import PubAck
+from producers.arrivals import KEYED
 from producers.outboxfile import ENVIRONMENT, MAX_FILE_BYTES, FileCopies, keeping, open_file
 from tests.fleet import Fleet, policy, until
 from tests.unit.test_gaps import counting, jobs, producing, purge, soon, told
@@ -213,6 +216,64 @@ async def test_one_file_is_one_process_s_and_one_identity_s(tmp_path: Path) -> N
     await outbox(fleet, path).close()
 
 
+async def test_a_second_producer_of_a_process_that_is_refused_lets_no_other_process_in(tmp_path: Path) -> None:
+    fleet, path = Fleet.make(policy()), tmp_path / "outbox"
+    first = outbox(fleet, path)
+    with pytest.raises(ConfigurationError, match=r"another process uses it"):
+        outbox(fleet, path)
+    read = "import sqlite3, sys; sqlite3.connect(sys.argv[1], timeout=0).execute('SELECT * FROM owner')"
+    other = await asyncio.create_subprocess_exec(sys.executable, "-c", read, path, stderr=PIPE)
+    _, said = await other.communicate()
+    assert b"database is locked" in said
+    await first.close()
+
+
+async def test_keyed_jobs_that_were_left_are_heard_together(tmp_path: Path) -> None:
+    fleet, (worker, _), path = Fleet.make(policy()), counting(), tmp_path / "outbox"
+    async with producing(fleet, NO_METER, outbox(fleet, path)) as relay:
+        for n in range(5):
+            await relay.submit("thumbs", "resize", n, key=f"order-{n}")
+    async with producing(fleet, NO_METER, outbox(fleet, path)) as relay, fleet.working(worker):
+        await until(lambda: len(relay._copies) == 0)
+        assert relay._arrivals._listening == {("thumbs", KEYED)}
+    assert kept(path) == 0
+
+
+async def test_jobs_of_a_queue_that_was_taken_away_wait_in_the_file_and_hold_up_no_other(
+    tmp_path: Path, logs: list[dict[str, object]]
+) -> None:
+    fleet, (worker, calls), path = Fleet.make(policy()), counting(), tmp_path / "outbox"
+    async with producing(fleet, NO_METER, outbox(fleet, path)) as relay:
+        await relay.submit("thumbs", "resize", 1)
+    gone = fleet.connection("relay").model_copy(update={"queues": {}})
+    without = open_file(path, gone)
+    assert without.recovered == ()
+    await without.close()
+    assert [each["count"] for each in told(logs, "outbox_has_jobs_of_no_queue")] == [1]
+    async with producing(fleet, NO_METER, outbox(fleet, path)) as relay, fleet.working(worker):
+        assert [await handle.result() for handle in await relay.recovered()] == [1]
+    assert calls == [1]
+
+
+async def test_a_disk_that_cannot_be_read_does_not_end_the_care_for_what_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, logs: list[dict[str, object]]
+) -> None:
+    fleet, (worker, calls), path = Fleet.make(policy()), counting(), tmp_path / "outbox"
+    async with producing(fleet, NO_METER, outbox(fleet, path)) as relay:
+        handle = await relay.submit("thumbs", "resize", 1)
+        with monkeypatch.context() as broken:
+            broken.setattr(FileCopies, "_select", unreadable)
+            purge(jobs(fleet))
+            await until(lambda: bool(told(logs, "resend_failed")))
+        async with fleet.working(worker):
+            assert await handle.result() == 1
+    assert calls == [1]
+
+
+def unreadable(*_: object) -> bytes:
+    raise sqlite3.OperationalError("disk I/O error")
+
+
 async def test_what_is_no_outbox_of_ours_alone_is_refused(tmp_path: Path) -> None:
     fleet, path = Fleet.make(policy()), tmp_path / "outbox"
     with pytest.raises(ConfigurationError, match=r"No such file"):
@@ -250,6 +311,8 @@ async def test_the_environment_names_it(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setenv(ENVIRONMENT, str(path))
     async with keeping(None, fleet.connection("relay"), NO_METER) as copies:
         assert isinstance(copies, FileCopies)
+    async with keeping("", fleet.connection("relay"), NO_METER) as copies:
+        assert not isinstance(copies, FileCopies), "an agent's, whatever the environment says"
     monkeypatch.delenv(ENVIRONMENT)
     async with keeping(None, fleet.connection("relay"), NO_METER) as copies:
         assert not isinstance(copies, FileCopies)
