@@ -124,6 +124,10 @@ class SubjectTaken(TransportError):
     """The subject holds a message already (10077, *maximum messages per subject exceeded*)."""
 
 
+class SubjectChanged(TransportError):
+    """The last message of the subject is another than was expected (10071); nothing was stored."""
+
+
 # --- the bridge's owners ---------------------------------------------------------------------------
 
 

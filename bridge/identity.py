@@ -256,6 +256,17 @@ class QueueSettings(BaseModel):
     """The producers that have an inbox."""
     canary_ms: int = Field(default=0, ge=0)
     """How often agents of the producers' cloud send a canary; 0 is never."""
+    concurrency: int | None = Field(default=None, gt=0)
+    concurrency_per_key: int | None = Field(default=None, gt=0)
+    rate_jobs: int | None = Field(default=None, gt=0)
+    """Starts in ``rate_per_ms``; None is no limit."""
+    rate_per_ms: int = Field(default=1000, gt=0)
+    rate_burst: int = Field(default=1, gt=0)
+
+    @property
+    def limited(self) -> bool:
+        """Whether its workers must agree on what may start."""
+        return any((self.concurrency, self.concurrency_per_key, self.rate_jobs))
 
 
 class ScheduleSettings(BaseModel):

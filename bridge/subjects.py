@@ -81,6 +81,11 @@ def replay_stream(queue: str) -> str:
     return f"REPLAY_{queue}"
 
 
+def slots_stream(queue: str) -> str:
+    """Who holds the limits of a queue, in the workers' cloud."""
+    return f"SLOTS_{queue}"
+
+
 def jobs_consumer(pool: str, priority: str) -> str:
     """The durable pull consumer of one priority."""
     return f"{pool}-{priority}"
@@ -156,6 +161,26 @@ def dead(key: JobKey) -> str:
 def refused(queue: str, random_hex: str) -> str:
     """``refused.<queue>.<24 random hex digits>``: nothing a forger wrote chooses where it is kept."""
     return f"refused.{queue}.{random_hex}"
+
+
+def queue_slots(queue: str) -> str:
+    """``slots.<queue>.all``: what the slots of a whole queue begin with."""
+    return f"slots.{queue}.all"
+
+
+def key_slots(queue: str, producer: str, concurrency_key: bytes) -> str:
+    """``slots.<queue>.key.<producer>.<64 hex>``: what the slots of one key begin with."""
+    return f"slots.{queue}.key.{producer}.{concurrency_key.hex()}"
+
+
+def rate(queue: str) -> str:
+    """``slots.<queue>.rate``: when the queue's next job may start."""
+    return f"slots.{queue}.rate"
+
+
+def server_clock(queue: str, random_hex: str) -> str:
+    """``slots.<queue>.clock.<24 random hex digits>``: stored to learn what time it is for the server."""
+    return f"slots.{queue}.clock.{random_hex}"
 
 
 def done_of_session(queue: str, producer: str, session: str) -> str:
@@ -295,6 +320,11 @@ def any_event(queue: str, producer: str = "*") -> str:
 def any_replay(queue: str) -> str:
     """The replay orders of a queue."""
     return f"replay.{queue}.*.*.*.*"
+
+
+def any_slot(queue: str) -> str:
+    """All that is stored about the limits of a queue."""
+    return f"slots.{queue}.>"
 
 
 def done_template(queue: str) -> str:

@@ -100,6 +100,7 @@ class Transport(Protocol):
         data: bytes,
         headers: Mapping[str, str] | None = None,
         *,
+        expected: int | None = None,
         timeout: float = 10.0,
     ) -> PubAck:
         """Store a message in a local stream.
@@ -111,10 +112,12 @@ class Transport(Protocol):
             subject: The subject to publish on.
             data: The bytes, at most 768 KiB.
             headers: Hints for people and tools.
+            expected: The sequence that the last message of the subject must have, 0 for none; None takes any.
             timeout: Seconds to wait for the PubAck, and for a connection.
 
         Raises:
             SubjectTaken: The subject holds a message already.
+            SubjectChanged: Its last message is another than ``expected``; it may be this one, if its PubAck got lost.
             QueueFull: The stream is at its limit.
             PublishTimeout: No PubAck in time: it may be stored or not.
             Denied: The permissions refuse the subject.
@@ -124,7 +127,7 @@ class Transport(Protocol):
     async def lookup(
         self, stream: str, subject: str, *, cloud: str | None = None, timeout: float = 5.0
     ) -> Message | None:
-        """The last message of a subject by direct get, or None.
+        """The last message of a subject by direct get, or None; its headers are as those of `read`.
 
         Raises:
             TransportError: No answer in time (the link may be down), or denied.

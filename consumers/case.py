@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from bridge.core import Core
 from bridge.envelope import Authenticated
@@ -21,6 +21,32 @@ if TYPE_CHECKING:
     from consumers.ledgerfile import Row
 
 
+class Place(Protocol):
+    """One of the slots of a worker process, and those who wait for one."""
+
+    lane: str
+    weight: int
+
+    async def leave(self, *, more: bool = False) -> None:
+        """Let another job have it, and with ``more`` be delivered as well; nothing where it was left before."""
+
+    async def back(self) -> bool:
+        """Have one again; nothing where it was not left. False where the task was excused from having one."""
+
+
+class Nowhere:
+    """A place of which there are enough."""
+
+    lane, weight = "", 1
+
+    async def leave(self, *, more: bool = False) -> None:
+        """See `Place.leave`."""
+
+    async def back(self) -> bool:
+        """See `Place.back`."""
+        return True
+
+
 @dataclass(slots=True)
 class Case:
     """A delivery whose job is known, and the attempt it has come to."""
@@ -31,6 +57,8 @@ class Case:
     job: Authenticated
     attempt: int = 0
     """0 until it starts."""
+    looked: float = 0.0
+    """By `time.monotonic`, when it was last asked whether it may start."""
     span: Span = NO_SPAN
     """Of the attempt."""
     stop: Stop = field(default_factory=Stop)
@@ -41,6 +69,11 @@ class Case:
     """What this worker's ledger knows of it."""
     starts: Callable[[float], None] = lambda _: None
     """Told in how many seconds the attempt must be done, when its handler starts."""
+
+    wanted: Callable[[], bool] = lambda: True
+    """Whether no other worker may have got it."""
+    place: Place = field(default_factory=Nowhere)
+    """Where it runs, or waits to."""
 
     @property
     def parent(self) -> Span | str | None:

@@ -25,10 +25,23 @@ from consumers import replays
 from consumers.attempt import Attempts
 from consumers.cancels import Cancels
 from consumers.case import Case
-from consumers.handlers import Handlers
+from consumers.gates import Gates
+from consumers.handlers import Handler, Handlers
 from consumers.ledger import NoLedger
 from consumers.limits import Backoff, backoff
-from consumers.verdict import Answered, Cancelled, Conflict, Park, Poisoned, Reject, Repeat, TooLate, Verdict, Wait
+from consumers.verdict import (
+    Answered,
+    Cancelled,
+    Conflict,
+    Crowded,
+    Park,
+    Poisoned,
+    Reject,
+    Repeat,
+    TooLate,
+    Verdict,
+    Wait,
+)
 
 FUTURE_DELAY_S: Final = 60.0
 """How long a job from the future waits: clocks are put right by people, within minutes."""
@@ -50,6 +63,7 @@ class Judge:
         handlers: What to run.
         attempts: Runs them.
         cancels: What is not to be run.
+        queues: The queues, whose limits it keeps to.
         ledger: What was begun and answered here.
         worker: The name of this process, for people.
         meter: Where measurements go.
@@ -63,6 +77,7 @@ class Judge:
         handlers: Handlers,
         attempts: Attempts,
         cancels: Cancels,
+        queues: dict[str, QueueSettings],
         ledger: NoLedger,
         worker: str,
         meter: Meter,
@@ -73,6 +88,8 @@ class Judge:
         self._handlers = handlers
         self._attempts = attempts
         self._cancels = cancels
+        self.gates = Gates(queues, transport, cancels, worker)
+        """What may run at once, or in a time."""
         self._ledger = ledger
         self._worker = worker
         self._meter = meter
@@ -127,7 +144,24 @@ class Judge:
         return Answered()
 
     async def _judge(self, case: Case) -> Verdict:
-        looked = time.monotonic()
+        found = await self._consider(case)
+        if not isinstance(found, Handler):
+            return found
+        gate = self.gates.of(case.queue) if case.counted else None
+        if gate is None:
+            return await self._start(case, found)
+        async with gate.passing(case) as passage:
+            if passage.waited:
+                found = await self._consider(case)
+                if not isinstance(found, Handler):
+                    return found
+            if passage.delay is not None:
+                return Crowded(passage.delay)
+            return await self._start(case, found)
+
+    async def _consider(self, case: Case) -> Verdict | Handler:
+        """Whether a job may start now, and if so what runs it."""
+        case.looked = time.monotonic()
         if case.remembered is not None and case.remembered.result is not None:
             self._meter.count(metrics.LEDGER_HITS, case.queue)
             case.attempt = case.remembered.attempt
@@ -149,6 +183,9 @@ class Judge:
         handler = self._handlers.get(case.queue, case.core.kind)
         if handler is None:
             return self._unknown_kind(case)
+        return handler
+
+    async def _start(self, case: Case, handler: Handler) -> Verdict:
         begun = 0 if case.remembered is None else case.remembered.attempt
         if begun or case.seen_before or case.delivery.doubtful or not case.first_counts:
             attempt = max(await self._last_start(case), begun) + 1
@@ -160,7 +197,7 @@ class Judge:
                 await self.record_start(case, attempt)
             case.attempt = attempt
             # An outage may lie between the look and the start, and another worker may have done the job meanwhile.
-            if time.monotonic() - looked > LOOK_AGE_S and (standing := await self.standing(case)) is not None:
+            if time.monotonic() - case.looked > LOOK_AGE_S and (standing := await self.standing(case)) is not None:
                 return standing
         else:
             case.attempt = 1

@@ -28,10 +28,11 @@ from consumers.execute import TROUBLE_DELAY_S, Judge
 from consumers.lease import Lease, Leases
 from consumers.leasethread import LeaseThread
 from consumers.ledger import NoLedger
+from consumers.places import Standing
 from consumers.progress import Reports
 from consumers.settle import Settler
 from consumers.slots import WEIGHTS, Slots
-from consumers.verdict import Park, Retry, Snooze, Wait
+from consumers.verdict import Crowded, Park, Retry, Snooze, Wait
 
 TRUST_CHECK_S: Final = 5.0
 """The longest between two looks at the trust bundle: a newer one may be there, and a clock may be set."""
@@ -99,6 +100,7 @@ class Intake:
     ) -> None:
         self._judge = judge
         self._cancels = cancels
+        self._gates = judge.gates
         self._reports = reports
         self._settler = settler
         self._ledger = ledger
@@ -109,7 +111,7 @@ class Intake:
         self._meter = meter
         self._probes = probes
         self._renewer = renewer
-        self._leases = Leases()
+        self._leases = Leases(self._gates.permits.keep if self._gates else None)
         self._slots = Slots(concurrency)
         self._stopping = asyncio.Event()
         self._reason: BridgeError | None = None
@@ -140,6 +142,14 @@ class Intake:
             BundleExpired, IdentityRevoked: The trust bundle ended it; what ran has finished.
             NotConnected: The connection was closed for good, or is refused.
         """
+        try:
+            await self._run(queues, pool, cloud, opener)
+        finally:
+            await self._gates.close()
+        if self._reason is not None:
+            raise self._reason
+
+    async def _run(self, queues: dict[str, QueueSettings], pool: str, cloud: str, opener: Opener) -> None:
         async with asyncio.TaskGroup() as group:
             self._cancels.on_asked = self._cancelled
             self._transport.on_refused(self._end)
@@ -171,8 +181,6 @@ class Intake:
                 unwatch()
             for task in background:
                 task.cancel()
-        if self._reason is not None:
-            raise self._reason
 
     def _lanes(self, queue: str, settings: QueueSettings, pool: str, cloud: str) -> Iterator[Lane]:
         home = None if settings.home == cloud else settings.home
@@ -224,29 +232,30 @@ class Intake:
     async def _work(self, lane: Lane, delivery: Delivery) -> None:
         task = asyncio.current_task()
         assert task is not None  # noqa: S101  # for the type checker: a coroutine runs in a task
+        place = Standing(lane, delivery, self._slots, self._waiting, self._running, partial(self._grant, lane))
         try:
-            async with contextlib.AsyncExitStack() as slot:
+            async with place.slot as slot:
                 excused = self._slots.full and self._needs_no_slot(lane, delivery)
                 if not excused and await self._slots.take(lane.name, lane.weight):
                     slot.callback(self._slots.give)
                 _, self._running[task] = self._waiting.pop(task)
-                await self._execute(lane, delivery, slot)
+                await self._execute(lane, delivery, place)
                 del self._running[task]
         except asyncio.CancelledError:
-            held = self._waiting.pop(task, None) or self._running.pop(task, None)
+            mine = self._waiting.pop(task, None) or self._running.pop(task, None)
             # Unless the drain has done so, or it is lost: that could hand back what another worker has got meanwhile.
-            if held is not None and not lane.lease.has_lost(delivery):
+            if mine is not None and not lane.lease.has_lost(delivery):
                 await self._hand_back(delivery)
             raise
         finally:
             lane.lease.release(delivery)
-            if not self._stopping.is_set():
+            if not place.replaced:
                 self._grant(lane)
 
     def _grant(self, lane: Lane) -> None:
         if self._ledger.refusing:
             self._withheld.append(lane)
-        else:
+        elif not self._stopping.is_set():
             lane.pull.grant(1)
 
     def _again(self) -> None:
@@ -261,6 +270,7 @@ class Intake:
             same = lane.queue == key.queue and delivery.message.subject.endswith(tail)
             if same and self._is_cancelled(lane, delivery):
                 self._slots.excuse(task)
+                self._gates.excuse(lane.queue, task)
 
     def _needs_no_slot(self, lane: Lane, delivery: Delivery) -> bool:
         """Whether it is answered without running anything of the user's: it is cancelled, or a canary."""
@@ -277,13 +287,13 @@ class Intake:
         except (Refusal, BundleExpired):  # told when its turn comes
             return False
 
-    async def _execute(self, lane: Lane, delivery: Delivery, slot: contextlib.AsyncExitStack) -> None:
+    async def _execute(self, lane: Lane, delivery: Delivery, place: Standing[Lane]) -> None:
         try:
             try:
                 case = lane.admit(lane.queue, lane.settings, delivery)
                 case.remembered = self._ledger.recall(case)
             except Refusal as refusal:
-                await slot.aclose()
+                await place.slot.aclose()
                 if isinstance(refusal, UnknownVersion) and delivery.delivered < NEWER_DELIVERIES:
                     # Of a team that has upgraded first, most likely: not touched, until this side follows.
                     _log.error("job_of_a_newer_version", queue=lane.queue, reason=str(refusal))
@@ -292,12 +302,13 @@ class Intake:
                 await self._settler.refuse(lane.queue, delivery, refusal)
                 return
             case.starts = partial(lane.lease.run, delivery)
+            case.wanted, case.place = lambda: not lane.lease.has_lost(delivery), place
             if not self._ledger.enter(case):
                 # Another worker may do it at once; what is under way here already is looked up in a while.
                 await self._hand_back(delivery, 0 if self._ledger.refusing else TROUBLE_DELAY_S)
                 return
             try:
-                await self._carry_out(lane, case, slot)
+                await self._carry_out(lane, case, place)
             finally:
                 self._ledger.leave(case)
         except BundleExpired as error:
@@ -310,14 +321,15 @@ class Intake:
             _log.error("worker_failed", queue=lane.queue, exc_info=error)
             await self._hand_back(delivery, BUG_DELAY_S)
 
-    async def _carry_out(self, lane: Lane, case: Case, slot: contextlib.AsyncExitStack) -> None:
+    async def _carry_out(self, lane: Lane, case: Case, place: Standing[Lane]) -> None:
         verdict = await self._judge.judge(case)
+        place.settle()
         lane.lease.settle(case.delivery)
-        if lane.lease.has_lost(case.delivery) and isinstance(verdict, (Retry, Snooze, Park, Wait)):
+        if lane.lease.has_lost(case.delivery) and isinstance(verdict, (Retry, Snooze, Park, Wait, Crowded)):
             return  # it is another worker's to put off
         # Storing waits for room in the queue's streams: kept meanwhile, the slots would go to the one queue whose
         # producer fills them. What it holds is bounded by its own credit.
-        await slot.aclose()
+        await place.slot.aclose()
         await self._settler.settle(case, verdict)
 
     async def _renew(self) -> None:
@@ -344,7 +356,8 @@ class Intake:
         for lane in lanes:
             for delivery in await lane.pull.close():
                 await self._hand_back(delivery)
-        waiting, self._waiting = self._waiting, {}
+        waiting = dict(self._waiting)
+        self._waiting.clear()
         for task, (_, delivery) in waiting.items():
             task.cancel()
             await self._hand_back(delivery)

@@ -10,9 +10,9 @@ import asyncio
 import contextlib
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import structlog
 
@@ -158,9 +158,14 @@ class Lease:
 
 
 class Leases:
-    """All leases of a worker. `keep` is for whoever renews, and the rest for the loop that made it."""
+    """All leases of a worker. `keep` is for whoever renews, and the rest for the loop that made it.
 
-    def __init__(self) -> None:
+    Args:
+        beside: Keeps what else is to be renewed over the same connection, until cancelled; it never raises.
+    """
+
+    def __init__(self, beside: Callable[[Transport], Coroutine[Any, Any, None]] | None = None) -> None:
+        self._beside = beside
         self._loop = asyncio.get_running_loop()
         self._leases: list[Lease] = []
         self._turned = time.monotonic()
@@ -185,6 +190,17 @@ class Leases:
         Raises:
             NotConnected: The transport was closed for good.
         """
+        if self._beside is None:
+            await self._keep(transport)
+            return
+        beside = asyncio.create_task(self._beside(transport), name="slots")
+        try:
+            await self._keep(transport)
+        finally:
+            beside.cancel()
+            await asyncio.wait([beside])
+
+    async def _keep(self, transport: Transport) -> None:
         self._turned = begun = time.monotonic()
         periods = {lease: lease.ack_wait / RENEWALS_PER_ACK_WAIT for lease in self._leases}
         due = dict.fromkeys(self._leases, begun)

@@ -38,6 +38,7 @@ from consumers.verdict import (
     Answered,
     Cancelled,
     Conflict,
+    Crowded,
     Done,
     Park,
     Poisoned,
@@ -70,6 +71,7 @@ _OUTCOMES: Final[dict[type[Verdict], str]] = {
     Retry: "retried",
     Snooze: "snoozed",
     Wait: "waiting",
+    Crowded: "crowded",
     Park: "parked",
 }
 """As metrics and spans name them; what is refused has a metric of its own."""
@@ -182,6 +184,12 @@ class Settler:
                     await self._judge.record_start(case, case.attempt - 1)
                     self._ledger.started(case, case.attempt - 1)
                 await self._transport.nak(case.delivery, verdict.after)
+            case Crowded(delay):
+                # Of what was delivered before, what was recorded stands.
+                if case.first_counts and not case.seen_before and not case.delivery.doubtful:
+                    with contextlib.suppress(TransportError):  # then it counts: one too many is what is promised
+                        await self._judge.record_start(case, 0)
+                await self._transport.nak(case.delivery, delay)
             case Wait(delay):
                 await self._transport.nak(case.delivery, delay)
             case Park(delay, reason):

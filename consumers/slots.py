@@ -29,6 +29,18 @@ class Slots:
         """Whether who asks now must wait."""
         return self._free == 0
 
+    @property
+    def waiting(self) -> int:
+        """How many wait."""
+        return sum(not turn.done() for turns in self._waiting.values() for turn in turns)
+
+    def withdraw(self) -> bool:
+        """Take a free slot away for good; False where there is none."""
+        if self.full:
+            return False
+        self._free -= 1
+        return True
+
     async def take(self, lane: str, weight: int) -> bool:
         """Wait for a slot; within a lane, first come, first served. False where it was excused from having one."""
         if self._free:

@@ -17,6 +17,7 @@ verdict     dead letter  result             the delivery is then
 `Retry`     no           none yet           nak'd; counts
 `Snooze`    no           none yet           nak'd; does not count
 `Wait`      no           none yet           nak'd until its time
+`Crowded`   no           none yet           nak'd; does not count
 `Park`      no           none yet           nak'd; does not count
 ==========  ===========  =================  ========================
 
@@ -141,5 +142,12 @@ class Wait:
     delay: float
 
 
+@dataclass(frozen=True, slots=True)
+class Crowded:
+    """Too many of its key wait here: back in ``delay`` seconds."""
+
+    delay: float
+
+
 _Answer = Done | Reject | TooLate | Cancelled | Answered | Repeat | Conflict | Poisoned
-Verdict = _Answer | Refused | Retry | Snooze | Wait | Park
+Verdict = _Answer | Refused | Retry | Snooze | Wait | Crowded | Park

@@ -324,7 +324,7 @@ class Worker:
             reports = Reports(sealer, opener, transport, worker)
             attempts = Attempts(opener, cancels, reports, threads, children, signals)
             meter, ledger = signals.meter, self._ledger
-            judge = Judge(opener, sealer, transport, self._handlers, attempts, cancels, ledger, worker, meter)
+            judge = Judge(opener, sealer, transport, self._handlers, attempts, cancels, queues, ledger, worker, meter)
             settler = Settler(judge, Batcher(sealer), opener, transport, ledger, worker, signals)
             self._intake = Intake(
                 judge,

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from itertools import islice
 from typing import Any, Final
 
-from bridge.errors import BridgeError
+from bridge.errors import BridgeError, UsageError
 from producers.handle import Handle
 from producers.outbox import Parcel
 
@@ -18,7 +18,7 @@ _PENDING: Final = BridgeError("not stored yet")
 
 
 async def in_batches(
-    values: Iterable[object],
+    values: object,
     window: int,
     seal: Callable[[Sequence[object]], Awaitable[list[Parcel | BridgeError]]],
     store: Callable[[Parcel], Awaitable[Handle[Any]]],
@@ -33,7 +33,14 @@ async def in_batches(
 
     Returns:
         In order, the handle of each, or why there is none.
+
+    Raises:
+        UsageError: The values are none, or no window is.
     """
+    if not isinstance(values, Iterable) or isinstance(values, str | bytes | Mapping):
+        raise UsageError(f"args is {type(values).__name__}; pass a list or an iterator of each job's arguments")
+    if type(window) is not int or window < 1:
+        raise UsageError(f"window={window!r}; pass how many jobs may be under way at once, from 1")
     outcomes: list[Handle[Any] | BridgeError] = []
     free = asyncio.Semaphore(window)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -177,6 +177,7 @@ class Producer:
         priority: Priority = "normal",
         delay: float | timedelta | None = None,
         at: datetime | None = None,
+        concurrency_key: str | None = None,
         key: str | None = None,
         retry_failed: bool = False,
         timeout: float = SUBMIT_TIMEOUT_S,
@@ -193,6 +194,7 @@ class Producer:
         priority: Priority = "normal",
         delay: float | timedelta | None = None,
         at: datetime | None = None,
+        concurrency_key: str | None = None,
         key: str | None = None,
         retry_failed: bool = False,
         timeout: float = SUBMIT_TIMEOUT_S,
@@ -209,6 +211,7 @@ class Producer:
         priority: Priority = "normal",
         delay: float | timedelta | None = None,
         at: datetime | None = None,
+        concurrency_key: str | None = None,
         key: str | None = None,
         retry_failed: bool = False,
         timeout: float = SUBMIT_TIMEOUT_S,
@@ -224,6 +227,7 @@ class Producer:
             priority: ``high`` before ``normal`` before ``low``, by weight: low never starves.
             delay: Seconds before it may start.
             at: When it may start, with a time zone; instead of ``delay``.
+            concurrency_key: Such as ``customer-7``; of one's jobs with it at most ``concurrency_per_key`` run at once.
             key: What the job is the same by, such as ``order-42``: submitted again with the same arguments, from any
                 process of this identity and while its result stands (``result_ttl``), it is the same job. Not with a
                 priority or a time.
@@ -245,7 +249,7 @@ class Producer:
         timeout = seconds("timeout", timeout)
         contract, value = contract_of(queue, kind, args)
         self._outbox.settings(contract)
-        terms = Terms(deadline, priority, delay, at)
+        terms = Terms(deadline, priority, delay, at, concurrency_key)
         if key is not None:
             await self._ready(contract.queue, timeout, KEYED)
             return await self._keys.submit(contract, value, key, terms, timeout, retry_failed)
@@ -268,6 +272,7 @@ class Producer:
         priority: Priority = "normal",
         delay: float | timedelta | None = None,
         at: datetime | None = None,
+        concurrency_key: str | None = None,
         timeout: float = SUBMIT_TIMEOUT_S,
         window: int = WINDOW,
     ) -> list[Handle[R] | BridgeError]: ...
@@ -283,6 +288,7 @@ class Producer:
         priority: Priority = "normal",
         delay: float | timedelta | None = None,
         at: datetime | None = None,
+        concurrency_key: str | None = None,
         timeout: float = SUBMIT_TIMEOUT_S,
         window: int = WINDOW,
     ) -> list[Handle[Any] | BridgeError]: ...
@@ -298,6 +304,7 @@ class Producer:
         priority: Priority = "normal",
         delay: float | timedelta | None = None,
         at: datetime | None = None,
+        concurrency_key: str | None = None,
         timeout: float = SUBMIT_TIMEOUT_S,
         window: int = WINDOW,
     ) -> list[Handle[Any] | BridgeError]:
@@ -307,11 +314,7 @@ class Producer:
             queue: As `submit`.
             kind: As `submit`; with a contract, the iterable of arguments.
             args: The arguments of each job, read as they are needed.
-            deadline: As `submit`, for each job; so are ``priority``, ``delay`` and ``at``.
-            priority: As `submit`.
-            delay: As `submit`.
-            at: As `submit`.
-            timeout: As `submit`, for each job.
+            deadline, priority, delay, at, concurrency_key, timeout: As `submit`, for each job.
             window: Jobs that await their PubAck at once.
 
         Returns:
@@ -322,12 +325,8 @@ class Producer:
         """
         timeout = seconds("timeout", timeout)
         contract, values = contract_of(queue, kind, args)
-        if not isinstance(values, Iterable) or isinstance(values, str | bytes | Mapping):
-            raise UsageError(f"args is {type(values).__name__}; pass a list or an iterator of each job's arguments")
-        if type(window) is not int or window < 1:
-            raise UsageError(f"window={window!r}; pass how many jobs may be under way at once, from 1")
         self._outbox.settings(contract)
-        terms = Terms(deadline, priority, delay, at)
+        terms = Terms(deadline, priority, delay, at, concurrency_key)
 
         async def seal(batch: Sequence[object]) -> list[Parcel | BridgeError]:
             await self._ready(contract.queue, timeout, self._outbox.session)

@@ -72,7 +72,7 @@ class Outbox:
         copies: Copies,
         signals: Signals,
     ) -> None:
-        self._name = identity.name
+        self._name, self._secret = identity.name, identity.dedup_secret
         self._opener = opener
         self._connection = connection
         self._transport = transport
@@ -132,13 +132,14 @@ class Outbox:
         trust.authorise("job", kind.queue, kind.name, self._name, settings.workers)
         recipients = (trust.peer(settings.workers).kem_key(now),)
         when = terms.times(now, settings)
+        mark = terms.mark(self._secret, self._name, kind.queue, settings)
         outcomes: list[Parcel | BridgeError] = []
         sealed: list[tuple[int, asyncio.Future[Sealed], Span]] = []
         for args in batch:
             span = NO_SPAN
             try:
                 content = _content(args, kind, settings)
-                core, span = self._begin(kind, settings, now, when, terms.priority, keyed)
+                core, span = self._begin(kind, settings, now, when, terms.priority, mark, keyed)
                 sealed.append((len(outcomes), self._batcher.seal(Draft(core, recipients, content), now), span))
             except BridgeError as error:
                 outcomes.append(self._refused(kind.queue, kind.name, span, error))
@@ -242,6 +243,7 @@ class Outbox:
         issued: int,
         when: Times,
         priority: str,
+        mark: bytes,
         keyed: Keyed | None,
     ) -> tuple[Core, Span]:
         if keyed is not None:
@@ -263,6 +265,7 @@ class Outbox:
             expires=when.expires,
             not_before=when.not_before,
             priority=priority,
+            concurrency_key=mark,
             traceparent=span.traceparent,
             args_tag=keyed.tag.args_tag if keyed is not None else b"",
         )

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Final, Literal, NamedTuple, TypeAlias, get_args
 
+from bridge import keyed
 from bridge.core import MAX_LIFETIME_MS
 from bridge.durations import seconds
 from bridge.errors import ConfigurationError, UsageError
@@ -33,6 +34,7 @@ class Terms:
         priority: Among the jobs that may start.
         delay: Seconds before it may start.
         at: When it may start, instead of ``delay``.
+        concurrency_key: What it has in common with those of which only so many may run at once.
 
     Raises:
         UsageError: They do not go together.
@@ -42,12 +44,15 @@ class Terms:
     priority: Priority = "normal"
     delay: float | timedelta | None = None
     at: datetime | None = None
+    concurrency_key: str | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         if self.at is not None and not isinstance(self.at, datetime):
             raise UsageError(f"at is {type(self.at).__name__}; pass a datetime with a time zone")
         if self.deadline is not None:
             seconds("deadline", self.deadline)
+        if self.concurrency_key is not None and not isinstance(self.concurrency_key, str):
+            raise UsageError(f"concurrency_key is {type(self.concurrency_key).__name__}; pass text, such as customer-7")
         if self.priority not in PRIORITIES:
             raise UsageError(f"priority {self.priority!r}; say one of {', '.join(PRIORITIES)}")
         if self.delay is not None and self.at is not None:
@@ -58,6 +63,20 @@ class Terms:
             raise UsageError(f"a delay of {delay:g} s; it must not be below 0")
         if self.priority != "normal" and (self.delay is not None or self.at is not None):
             raise UsageError("a job with a time has priority normal; leave the priority out")
+
+    def mark(self, secret: bytes, producer: str, queue: str, settings: QueueSettings) -> bytes:
+        """The concurrency key as the signed core has it; empty for none.
+
+        Raises:
+            UsageError: It would limit nothing, or is no such text.
+        """
+        if self.concurrency_key is None:
+            return b""
+        if settings.concurrency_per_key is None:
+            raise UsageError(
+                f"queue {queue!r} has no concurrency_per_key in bridge.yaml; a concurrency key limits nothing"
+            )
+        return keyed.concurrency_key(secret, producer, queue, self.concurrency_key)
 
     def times(self, now: int, settings: QueueSettings) -> Times:
         """The job's times, given the producer's clock.

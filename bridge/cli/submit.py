@@ -65,6 +65,12 @@ def submit(
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="With --key: run it again if it failed, or was too late.")
     ] = False,
+    concurrency_key: Annotated[
+        str | None,
+        typer.Option(
+            metavar="KEY", help="Of its like only so many run at once: concurrency_per_key.", show_default=False
+        ),
+    ] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Wait for the result and print it.")] = False,
     out_file: Annotated[
         Path | None, typer.Option("--out", help="With --wait: write the result's bytes here.", show_default=False)
@@ -83,7 +89,7 @@ def submit(
         raise UsageError("--out names where the result goes, so it needs --wait")
     value = file.read_bytes() if file is not None else _read(args)
     limit = seconds("--deadline", deadline)
-    terms = Terms(limit, cast(Priority, priority), seconds("--delay", delay))
+    terms = Terms(limit, cast(Priority, priority), seconds("--delay", delay), concurrency_key=concurrency_key)
     place = choose(
         identity,
         folder,
@@ -118,6 +124,7 @@ async def _submit(
             deadline=terms.deadline,
             priority=terms.priority,
             delay=terms.delay,
+            concurrency_key=terms.concurrency_key,
             key=key,
             retry_failed=retry_failed,
         )

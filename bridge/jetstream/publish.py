@@ -9,7 +9,7 @@ import secrets
 from collections.abc import Mapping
 from typing import Final
 
-from bridge.errors import PayloadTooLarge, PublishTimeout, QueueFull, SubjectTaken, TransportError
+from bridge.errors import PayloadTooLarge, PublishTimeout, QueueFull, SubjectChanged, SubjectTaken, TransportError
 from bridge.jetstream.connection import Wire
 from bridge.jetstream.exchange import LOST, Exchange
 from bridge.jetstream.pauses import Pauses
@@ -22,7 +22,7 @@ _STORE_FULL: Final = {10023, 10028, 10047, 10002}
 """Insufficient resources, resource limits of the account or of storage: the same to a producer as a full stream."""
 
 _STREAM_LIMIT: Final = 10077
-_WRONG_STREAM: Final = 10060
+_WRONG_SEQUENCE: Final = 10071
 _TOO_LARGE: Final = 10054
 
 
@@ -36,7 +36,13 @@ class Publisher:
         self._slots = asyncio.Semaphore(IN_FLIGHT)
 
     async def publish(
-        self, stream: str, subject: str, data: bytes, headers: Mapping[str, str] | None, timeout: float
+        self,
+        stream: str,
+        subject: str,
+        data: bytes,
+        headers: Mapping[str, str] | None,
+        expected: int | None,
+        timeout: float,
     ) -> PubAck:
         """See `bridge.transport.Transport.publish`."""
         if len(data) > MAX_MESSAGE:
@@ -52,6 +58,8 @@ class Publisher:
             raise PublishTimeout(f"{subject}: {IN_FLIGHT} publishes wait already; nothing was sent") from None
         try:
             sent = {**(headers or {}), "Nats-Msg-Id": secrets.token_hex(16), "Nats-Expected-Stream": stream}
+            if expected is not None:
+                sent["Nats-Expected-Last-Subject-Sequence"] = str(expected)
             return await self._until_stored(stream, subject, data, sent, deadline)
         finally:
             self._slots.release()
@@ -93,7 +101,7 @@ def read_puback(data: bytes, headers: Mapping[str, str] | None, stream: str, sub
     """What the server said of a publish; None where it is to be tried again.
 
     Raises:
-        SubjectTaken, QueueFull, PayloadTooLarge, TransportError: As their names say.
+        SubjectTaken, SubjectChanged, QueueFull, PayloadTooLarge, TransportError: As their names say.
     """
     if is_no_responders(data, headers):
         return None
@@ -113,6 +121,8 @@ def read_puback(data: bytes, headers: Mapping[str, str] | None, stream: str, sub
         return ack
     if number == _STREAM_LIMIT and words == "maximum messages per subject exceeded":
         raise SubjectTaken(f"{subject}: {stream} holds a message of this subject already")
+    if number == _WRONG_SEQUENCE:
+        raise SubjectChanged(f"{subject}: its last message in {stream} is another than expected")
     if number == _STREAM_LIMIT or number in _STORE_FULL:
         raise QueueFull(f"{stream} is full: {_plain(words)}; wait until some of it is worked, or raise its limits")
     if number == _TOO_LARGE:

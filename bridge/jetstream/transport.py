@@ -115,10 +115,11 @@ class JetStreamTransport:
         data: bytes,
         headers: Mapping[str, str] | None = None,
         *,
+        expected: int | None = None,
         timeout: float = 10.0,
     ) -> PubAck:
         """See `bridge.transport.Transport.publish`."""
-        return await self._publisher.publish(stream, subject, data, headers, timeout)
+        return await self._publisher.publish(stream, subject, data, headers, expected, timeout)
 
     async def tell(self, subject: str, data: bytes, reply: str = "") -> None:
         """See `bridge.transport.Transport.tell`."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from bridge.errors import PublishTimeout, QueueFull, TransportError
@@ -212,5 +213,6 @@ def found(stream: Stream, message: Stored) -> dict[str, str]:
         "Nats-Stream": stream.name,
         "Nats-Subject": message.subject,
         "Nats-Sequence": str(message.sequence),
+        "Nats-Time-Stamp": (datetime.now(UTC) - timedelta(seconds=now() - message.stored)).isoformat(),
     }
     return {**message.headers, **where}

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from bridge.errors import PayloadTooLarge, QueueFull, SubjectTaken, TransportError
+from bridge.errors import PayloadTooLarge, QueueFull, SubjectChanged, SubjectTaken, TransportError
 from bridge.transport import PubAck
 
 RECORD_OVERHEAD = 30
@@ -67,12 +67,15 @@ class Stream:
         return any(matches(pattern, subject) for pattern in self.subjects)
 
     def store(self, subject: str, data: bytes, headers: Mapping[str, str], now: float) -> PubAck:
-        """Store a message, in the order of checks of the server: duplicate, size, subject, fullness.
+        """Store a message, in the order of checks of the server: what was there, duplicate, size, subject, fullness.
 
         Raises:
-            PayloadTooLarge, SubjectTaken, QueueFull: As their names say; nothing was stored.
+            SubjectChanged, PayloadTooLarge, SubjectTaken, QueueFull: As their names say; nothing was stored.
         """
         self.expire(now)
+        expected = headers.get("Nats-Expected-Last-Subject-Sequence")
+        if expected is not None and int(expected) != next(reversed(self._by_subject.get(subject, {})), 0):
+            raise SubjectChanged(f"{subject}: its last message in {self.name} is another than expected")
         message_id = headers.get("Nats-Msg-Id")
         if message_id is not None and message_id in self._ids:
             return PubAck(self.name, self._ids[message_id][0], duplicate=True)

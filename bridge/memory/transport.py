@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Awaitable, Callable, Mapping
-from datetime import UTC, datetime, timedelta
 from itertools import islice
 
 import structlog
@@ -121,6 +120,7 @@ class MemoryTransport:
         data: bytes,
         headers: Mapping[str, str] | None = None,
         *,
+        expected: int | None = None,
         timeout: float = 10.0,
     ) -> PubAck:
         """See `bridge.transport.Transport.publish`."""
@@ -128,6 +128,8 @@ class MemoryTransport:
         if len(data) > MAX_MESSAGE:
             raise PayloadTooLarge(f"{subject}: {len(data)} bytes, above the {MAX_MESSAGE} of a message")
         sent = {**(headers or {}), "Nats-Msg-Id": secrets.token_hex(16), "Nats-Expected-Stream": stream}
+        if expected is not None:
+            sent["Nats-Expected-Last-Subject-Sequence"] = str(expected)
         ack = self._bridge.publish(self._cloud, stream, subject, data, sent)
         await asyncio.sleep(0)  # as a real one does: others run before the PubAck is seen
         if ack.duplicate:
@@ -166,10 +168,7 @@ class MemoryTransport:
         held = self._bridge.stream(there, stream)
         held.expire(now())
         wanted = (each for each in held.after(first - 1) if matches(pattern, each.subject))
-        return [
-            Message(each.subject, each.data, {**found(held, each), "Nats-Time-Stamp": _moment(each.stored)})
-            for each in islice(wanted, most)
-        ]
+        return [Message(each.subject, each.data, found(held, each)) for each in islice(wanted, most)]
 
     async def tell(self, subject: str, data: bytes) -> None:
         """See `bridge.transport.Transport.tell`."""
@@ -280,8 +279,3 @@ class MemoryBridge(Clouds):
             TransportError: There is no such cloud.
         """
         return MemoryTransport(self, self.cloud(cloud))
-
-
-def _moment(stored: float) -> str:
-    """A time of the loop's clock as the server would write it."""
-    return (datetime.now(UTC) - timedelta(seconds=now() - stored)).isoformat()

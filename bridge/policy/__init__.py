@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bridge.policy.load import check_policy, load_policy
 from bridge.policy.scaffold import SCAFFOLD
-from bridge.policy.values import Backoff, Cloud, IdentityEntry, Missed, Policy, Queue, Role, Schedule, TrustPolicy
+from bridge.policy.values import Backoff, Cloud, IdentityEntry, Missed, Policy, Queue, Rate, Role, Schedule, TrustPolicy
 
 __all__ = [
     "SCAFFOLD",
@@ -14,6 +14,7 @@ __all__ = [
     "Missed",
     "Policy",
     "Queue",
+    "Rate",
     "Role",
     "Schedule",
     "TrustPolicy",

@@ -12,7 +12,7 @@ from bridge.policy.hints import nearest
 from bridge.policy.parties import Declared
 from bridge.policy.quantities import spell_duration, spell_size
 from bridge.policy.section import Section
-from bridge.policy.values import DAY, HOUR, MIB, MINUTE, SECOND, STORE_LIMIT, Backoff, Cloud, Queue, Role
+from bridge.policy.values import DAY, HOUR, MIB, MINUTE, SECOND, STORE_LIMIT, Backoff, Cloud, Queue, Rate, Role
 from bridge.subjects import is_name
 
 MAX_PENDING: Final = 10_000_000
@@ -20,10 +20,15 @@ MAX_PENDING: Final = 10_000_000
 
 _QUEUE: Final = (
     *("producers", "workers", "kinds", "ack_wait", "max_attempts", "backoff", "deadline", "result_ttl"),
-    *("max_payload", "max_pending", "max_bytes", "inbox", "canary"),
+    *("max_payload", "max_pending", "max_bytes", "inbox", "canary", "concurrency", "concurrency_per_key", "rate"),
 )
 _BACKOFF: Final = ("initial", "factor", "max", "jitter")
 NEVER: Final = "never"
+_RATE: Final = ("jobs", "per", "burst")
+MAX_CONCURRENCY: Final = 1_000
+"""Slots of a queue, or of a key: a worker that finds the one it knew taken reads them all, some 400 bytes each."""
+MAX_RATE: Final = 10_000
+"""Jobs in a `rate`'s time; and in a second at most: a server stores some ten thousand reservations in one."""
 _DEFAULT: Final = Queue("", (), "", (), "", "")
 
 
@@ -79,6 +84,9 @@ def _queue(name: str, section: Section, clouds: Mapping[str, Cloud], identities:
         max_bytes=section.size("max_bytes", _DEFAULT.max_bytes, MIB, STORE_LIMIT // 2),
         inbox=_inbox(section, producers),
         canary_ms=_canary(section, home, identities),
+        concurrency=_slots(section, "concurrency"),
+        concurrency_per_key=_slots(section, "concurrency_per_key"),
+        rate=_rate(section),
     )
 
 
@@ -145,6 +153,24 @@ def _backoff(queue: Section) -> Backoff:
         max_ms=longest,
         jitter=section.number("jitter", default.jitter, 0, 1),
     )
+
+
+def _slots(queue: Section, key: str) -> int | None:
+    return queue.whole(key, None, 1, MAX_CONCURRENCY) if queue.has(key) else None
+
+
+def _rate(queue: Section) -> Rate | None:
+    section = queue.section("rate", _RATE)
+    if section is None:
+        return None
+    jobs = section.whole("jobs", None, 1, MAX_RATE)
+    if not section.has("per"):
+        section.note(section.line, "rate has no 'per'", "add per: 1s")
+    rate = Rate(jobs, section.duration("per", SECOND, SECOND, DAY), section.whole("burst", 1, 1, MAX_RATE))
+    if section.sound and rate.burst > rate.jobs:
+        problem = f"rate: burst {rate.burst} is above jobs {rate.jobs}"
+        section.note(section.line_of("burst"), problem, f"say at most {rate.jobs}")
+    return rate
 
 
 def _check_retention(section: Section, queue: Queue, max_outage: int) -> None:

@@ -69,6 +69,11 @@ queues:
     inbox: []                       # producers whose results also wait until a process of theirs has acked them
     canary: never                   # how often, as 30s, agents of the producers' cloud prove that jobs are answered
 
+    # Limits over all workers together; without them only each worker's own `--concurrency` counts.
+    # concurrency: 20               # jobs that run at once
+    # concurrency_per_key: 1        # of those that are submitted with the same concurrency_key
+    # rate: {jobs: 100, per: 1s}    # starts, evenly; with `burst: 10` up to ten at once after a quiet time
+
 # Recurring jobs, submitted by `bunny agent`. Their arguments stand here, and so are no secret.
 # schedules:
 #   nightly: {agent: agent-aws, queue: thumbnails, kind: probe, args: {deep: true}, cron: "30 2 * * *", timezone: UTC}

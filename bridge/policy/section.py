@@ -20,9 +20,8 @@ from bridge.subjects import is_name
 
 NOT_BUILT: Final = frozenset(
     {
-        *("alarms", "alerts", "audit", "cancel", "compression", "concurrency", "concurrency_key", "control"),
+        *("alarms", "alerts", "audit", "cancel", "compression", "control"),
         *("events", "isolation", "keyed", "labels", "padding", "parts", "progress"),
-        *("rate", "rate_limit", "rate_limits"),
         *("receipt", "receipts", "retention", "slo", "stats", "stream", "streaming"),
     }
 )
@@ -32,6 +31,8 @@ ELSEWHERE: Final = {
     **dict.fromkeys(("delay", "delayed", "not_before"), "a producer says it of each job, submit(…, delay=…) or at=…"),
     **dict.fromkeys(("schedule", "cron"), "recurring jobs stand under schedules:, beside queues:"),
     "schedules": "they stand beside queues:, and each names its queue",
+    "concurrency_key": "a producer says it of each job, and the queue has concurrency_per_key",
+    **dict.fromkeys(("rate_limit", "rate_limits"), "a queue has rate: {jobs: 100, per: 1s}"),
     **dict.fromkeys(("agent", "agents"), "an agent is an identity with role: agent"),
     **dict.fromkeys(("metrics", "tracing"), "a service is told where it runs, by BUNNY_METRICS and BUNNY_TRACES"),
     "replay": "an operator orders it, with `bunny dead replay`",

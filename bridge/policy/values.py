@@ -87,6 +87,15 @@ class Backoff:
 
 
 @dataclass(frozen=True, slots=True)
+class Rate:
+    """How many jobs may start: ``jobs`` in each ``per_ms``, evenly, and ``burst`` at once after a quiet time."""
+
+    jobs: int
+    per_ms: int
+    burst: int = 1
+
+
+@dataclass(frozen=True, slots=True)
 class Queue:
     """A queue: jobs from the producers of one cloud to the workers of the other."""
 
@@ -114,6 +123,17 @@ class Queue:
     """Producers whose results also wait in a durable inbox, for any of their processes to read and ack."""
     canary_ms: int = 0
     """How often agents of the producers' cloud prove that jobs are answered; 0 is never."""
+    concurrency: int | None = None
+    """Jobs that run at once, over all workers; None is no limit but the workers' own."""
+    concurrency_per_key: int | None = None
+    """Of the jobs with the same concurrency key; None is that jobs have none."""
+    rate: Rate | None = None
+    """Of the starts, over all workers."""
+
+    @property
+    def limited(self) -> bool:
+        """Whether its workers must agree on what may start."""
+        return any((self.concurrency, self.concurrency_per_key, self.rate))
 
 
 Missed = Literal["skip", "last", "all"]
@@ -189,7 +209,7 @@ class Policy:
         if not self.schedules:
             del values["schedules"]
         for queue in values["queues"].values():
-            for later in ("inbox", "canary_ms"):
+            for later in ("inbox", "canary_ms", "concurrency", "concurrency_per_key", "rate"):
                 if not queue[later]:
                     del queue[later]
         canonical = json.dumps(values, sort_keys=True, separators=(",", ":"))

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+from typing import Final
 
 from bridge.identity import Connection, QueueSettings, ScheduleSettings
 from bridge.policy import IdentityEntry, Policy, Queue, Role, Schedule
+
+_LIMITS: Final = ("concurrency", "concurrency_per_key", "rate_jobs", "rate_per_ms", "rate_burst")
 
 
 def connection_yaml(policy: Policy, identity: IdentityEntry) -> str:
@@ -32,11 +35,12 @@ def connection_yaml(policy: Policy, identity: IdentityEntry) -> str:
         },
     )
     value = connection.model_dump()
-    # A release that knows no inbox, and no schedules, refuses the word, and reads what has none.
+    # A release that does not know these words refuses them, and reads the file of what needs none.
     for settings in value["queues"].values():
-        for later in ("inbox", "canary_ms"):
-            if not settings[later]:
-                del settings[later]
+        for word in [word for word in (*_LIMITS, "inbox", "canary_ms") if not settings[word]]:
+            del settings[word]
+        if "rate_jobs" not in settings:
+            del settings["rate_per_ms"], settings["rate_burst"]
     if not value["schedules"]:
         del value["schedules"]
     return json.dumps(value, indent=2) + "\n"
@@ -59,6 +63,14 @@ def _schedule(schedule: Schedule) -> ScheduleSettings:
 def _settings(queue: Queue, identity: IdentityEntry) -> QueueSettings:
     # Inboxes and canaries are told to whoever has to do with them alone: a worker of an earlier release refuses words.
     looks = identity.role in (Role.AGENT, Role.INSPECTOR) and identity.cloud == queue.home
+    # Limits are told to the workers, who keep to them: one of a release that does not know them is to refuse the file.
+    works, limits = identity.name == queue.workers, dict[str, int]()
+    if queue.concurrency_per_key is not None and (works or identity.name in queue.producers):
+        limits["concurrency_per_key"] = queue.concurrency_per_key
+    if queue.concurrency is not None and works:
+        limits["concurrency"] = queue.concurrency
+    if queue.rate is not None and works:
+        limits |= {"rate_jobs": queue.rate.jobs, "rate_per_ms": queue.rate.per_ms, "rate_burst": queue.rate.burst}
     return QueueSettings(
         home=queue.home,
         work=queue.work,
@@ -76,4 +88,5 @@ def _settings(queue: Queue, identity: IdentityEntry) -> QueueSettings:
         max_payload=queue.max_payload,
         inbox=list(queue.inbox) if looks or identity.name in queue.inbox else [],
         canary_ms=queue.canary_ms if looks else 0,
+        **limits,
     )

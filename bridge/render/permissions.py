@@ -184,6 +184,10 @@ def _worker(queue: Queue) -> list[Grant]:
         subjects.direct_get(subjects.results_stream(name), subjects.any_result(name)),
         subjects.direct_get(subjects.starts_stream(name), subjects.any_start(name)),
     ]
+    if queue.limited:
+        local += [subjects.any_slot(name), subjects.direct_get(subjects.slots_stream(name), subjects.any_slot(name))]
+        read = api_call("DIRECT.GET", subjects.slots_stream(name))
+        found.append(Grant("publish", read, queue.work, responses=True))
     return [*found, *_publish(queue.work, local)]
 
 

@@ -42,6 +42,11 @@ REFUSED_AGE_S: Final = 7 * 86_400
 ASIDE_DIVISOR: Final = 16
 """Starts, dead letters and refused messages each get this fraction of their queue's ``max_bytes``."""
 
+SLOTS_BYTES: Final = 16 * 1024 * 1024
+"""Some 40,000 slots that are held, or were given back in the last second."""
+
+SLOT_MSG_SIZE: Final = 4 * 1024
+
 ASIDE_LEAST: Final = 4 * 1024 * 1024
 
 
@@ -53,6 +58,7 @@ def plan(policy: Policy, cloud: str) -> Config:
     for queue in queues:
         if queue.work == cloud:
             streams += [_outbox(queue), _starts(queue), _dead(queue), _refused(queue), _replay(queue)]
+            streams += [_slots(queue)] if queue.limited else []
             consumers.append({"stream": subjects.replay_stream(queue.name), "config": _replay_consumer(queue)})
             consumers.append({"stream": subjects.results_stream(queue.name), "config": _home_consumer(queue)})
         if queue.home == cloud:
@@ -201,6 +207,23 @@ def _dead(queue: Queue) -> Config:
         # What takes the place of a letter whose replay was answered is gone a second later.
         allow_msg_ttl=True,
         metadata=thresholds.put_aside(queue),
+    )
+
+
+def _slots(queue: Queue) -> Config:
+    """W: who holds the queue's slots, each for as long as its message's own TTL says, and when the next may start.
+
+    Full, no more is taken: a slot that is not known to be held must not be used.
+    """
+    return _stream(
+        subjects.slots_stream(queue.name),
+        f"what holds the limits of {queue.name}",
+        subjects=[subjects.any_slot(queue.name)],
+        max_msg_size=SLOT_MSG_SIZE,
+        max_msgs_per_subject=1,
+        max_bytes=SLOTS_BYTES,
+        allow_msg_ttl=True,
+        **_KEPT,
     )
 
 

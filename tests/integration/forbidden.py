@@ -50,7 +50,7 @@ def _apis(policy: Policy, me: IdentityEntry) -> list[str]:
 
 
 def _streams(policy: Policy) -> list[str]:
-    kinds = ("JOBS", "DELAYED", "CONTROL", "RESULTS", "STARTS", "DEAD", "REFUSED", "REPLAY")
+    kinds = ("JOBS", "DELAYED", "CONTROL", "RESULTS", "STARTS", "DEAD", "REFUSED", "REPLAY", "SLOTS")
     return [f"{kind}_{queue}" for queue in policy.queues for kind in kinds]
 
 
@@ -127,6 +127,8 @@ def _jobs(queue: Queue, me: IdentityEntry) -> list[str]:
             if not (me.name == queue.workers or _reads(me, queue.home) or _reads(me, queue.work)):
                 acts.append(f"$JS.API.DIRECT.GET.RESULTS_{name}.results.{name}.{producer}.{tail}.0")
     mine = f"jobs.{name}.normal.{me.name}"
+    if me.name != queue.workers or not queue.limited:
+        acts += [f"slots.{name}.{rest}" for rest in ("all.0", f"key.{me.name}.{'0' * 64}.0", "rate", "x")]
     if me.name != queue.workers:
         acts.append(f"events.{name}.{queue.producers[0]}.{tail}")
     if me.role is not Role.OPERATOR or me.cloud != queue.work:
@@ -182,7 +184,11 @@ def _reading(policy: Policy, me: IdentityEntry) -> list[str]:
     """Only inspectors and operators read whole streams; an agent sees how much its own cloud's hold."""
     acts = []
     here = {stream["name"] for stream in plan(policy, me.cloud)["streams"]} if me.role is Role.AGENT else set()
+    mine = [f"SLOTS_{queue.name}" for queue in policy.queues.values() if queue.workers == me.name and queue.limited]
     for stream in _streams(policy):
+        if stream in mine:
+            acts += [f"$JS.API.DIRECT.GET.{stream}.x", f"$JS.API.STREAM.INFO.{stream}"]
+            continue
         acts += [f"$JS.API.DIRECT.GET.{stream}", f"$JS.API.DIRECT.GET.{stream}.x", f"$JS.API.DIRECT.GET.{stream}.>"]
         if me.role is not Role.PROVISIONER:
             acts += [f"$JS.API.CONSUMER.LIST.{stream}"]
@@ -207,6 +213,7 @@ def _making(policy: Policy, me: IdentityEntry) -> list[str]:
             f"DELAYED_{queue.name}": {queue.home: queue.workers},
             f"CONTROL_{queue.name}": {queue.home: ""},
             f"REPLAY_{queue.name}": {queue.work: queue.workers},
+            f"SLOTS_{queue.name}": {queue.work: ""} if queue.limited else {},
         }
         inboxes = [
             f"$JS.API.CONSUMER.{call}.RESULTS_{queue.name}.inbox-{producer}"
@@ -236,7 +243,7 @@ def _listening(policy: Policy, me: IdentityEntry) -> Iterator[str]:
     yield from ("$JS.>", "$JS.API.>", "$JS.ACK.>", "$JS.FC.>", "$JS.*.API.>", "$JSC.>", "home.>", "done.>")
     if me.role not in (Role.INSPECTOR, Role.OPERATOR):
         yield from ("$JS.EVENT.ADVISORY.>", "$JS.EVENT.METRIC.>")
-    for kind in ("jobs", "results", "starts", "dead", "refused", "parts", "control", "events", "stats"):
+    for kind in ("jobs", "results", "starts", "dead", "refused", "parts", "control", "events", "stats", "slots"):
         yield f"{kind}.>"
     for other in policy.identities:
         if other != me.name:

@@ -20,12 +20,16 @@ from tests.integration.forbidden import SESSION, forbidden, refusals
 from tests.integration.plain import Plain, plain, status, stored
 from tests.support import POLICY, write_policy
 
-EVERY_ROLE = POLICY.replace(
-    "  link-azure:",
-    "  boss-aws: {cloud: aws, role: operator}\n  agent-azure: {cloud: azure, role: agent}\n"
-    "  sys-aws: {cloud: aws, role: system}\n  sys2-aws: {cloud: aws, role: system}\n"
-    "  sys-azure: {cloud: azure, role: system}\n  link-azure:",
-).replace("[alpha, beta]\n", "[alpha, beta]\n    inbox: [alpha]\n")
+EVERY_ROLE = (
+    POLICY.replace(
+        "  link-azure:",
+        "  boss-aws: {cloud: aws, role: operator}\n  agent-azure: {cloud: azure, role: agent}\n"
+        "  sys-aws: {cloud: aws, role: system}\n  sys2-aws: {cloud: aws, role: system}\n"
+        "  sys-azure: {cloud: azure, role: system}\n  link-azure:",
+    )
+    .replace("    kinds: [find]\n", "    kinds: [find]\n    concurrency: 2\n    concurrency_per_key: 1\n")
+    .replace("[alpha, beta]\n", "[alpha, beta]\n    inbox: [alpha]\n")
+)
 EVERY_ROLE += "schedules: {daily: {agent: agent-azure, queue: lookup, kind: find, every: 1d}}\n"
 SERVICES = ("alpha", "beta", "relay", "bunny", "gamma")
 SYSTEM = ("sys-aws", "sys2-aws", "sys-azure")
@@ -206,6 +210,18 @@ async def test_a_producer_reads_and_acks_its_inbox_without_a_right_to_make_one(t
         assert (mine.subject, mine.data) == (f"results.thumbs.alpha.{SESSION}.1.0", b"alpha")
         await alpha.ask(mine.reply, b"+ACK")  # confirmed
         assert not alpha.refused
+
+
+async def test_a_worker_takes_and_sees_the_slots_of_its_queue(tmp_path: Path) -> None:
+    async with running(every_role(tmp_path), tmp_path / "b") as bridge, plain(bridge, "relay") as relay:
+        subjects = ("slots.lookup.all.0", f"slots.lookup.key.gamma.{'0' * 64}.0", "slots.lookup.rate")
+        for subject in subjects:
+            assert b"error" not in (await relay.ask(subject, b"held")).data
+            assert (await relay.ask(f"$JS.API.DIRECT.GET.SLOTS_lookup.{subject}")).data == b"held"
+        await relay.ask(
+            "$JS.API.DIRECT.GET.SLOTS_lookup", b'{"seq": 1, "next_by_subj": "slots.lookup.all.*", "batch": 9}'
+        )
+        assert not relay.refused
 
 
 @pytest.mark.parametrize("name", ["ops-aws", "ops-azure", "boss-aws"])

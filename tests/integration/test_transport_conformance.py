@@ -6,16 +6,16 @@ import asyncio
 import contextlib
 import secrets
 from collections.abc import Iterable
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from bridge import subjects
 from bridge.devserver import monitor
-from bridge.errors import NotConnected, PayloadTooLarge, QueueFull, SubjectTaken, TransportError
+from bridge.errors import NotConnected, PayloadTooLarge, QueueFull, SubjectChanged, SubjectTaken, TransportError
 from bridge.subjects import JobKey
-from bridge.transport import MAX_MESSAGE, Delivery, Message, Pull, Transport
+from bridge.transport import MAX_MESSAGE, Delivery, Message, PubAck, Pull, Transport
 from tests.integration.worlds import Opens, memory_world, server_world
 
 pytestmark = pytest.mark.parametrize("opens", [memory_world, server_world], ids=["memory", "jetstream"])
@@ -158,6 +158,39 @@ async def test_of_many_who_write_at_once_one_wins(opens: Opens, tmp_path: Path) 
         )
         assert written.count(None) == 1
         assert all(isinstance(outcome, SubjectTaken) for outcome in written if outcome is not None)
+
+
+async def test_a_subject_is_written_by_whoever_knows_what_it_held(opens: Opens, tmp_path: Path) -> None:
+    async with opens(tmp_path) as world:
+        services = [await world.transport("bunny") for _ in range(2)]
+        stream, subject = subjects.slots_stream("held"), f"{subjects.queue_slots('held')}.0"
+
+        async def write(expected: int, life: str = "60s") -> list[int]:
+            """Of many who expect the same, the sequences that were stored."""
+            written = await asyncio.gather(
+                *(each.publish(stream, subject, b"x", {"Nats-TTL": life}, expected=expected) for each in services * 5),
+                return_exceptions=True,
+            )
+            assert all(isinstance(each, SubjectChanged) for each in written if not isinstance(each, PubAck)), written
+            return [each.sequence for each in written if isinstance(each, PubAck)]
+
+        (first,) = await write(0)
+        assert await write(0) == []
+        (second,) = await write(first, "1s")
+        assert second > first
+        assert await write(first) == []
+
+        async def gone() -> bool:
+            return await services[0].lookup(stream, subject) is None
+
+        await monitor.until(gone, SOON_S, "the message to be gone")
+        assert await write(second) == []
+        (third,) = await write(0)
+        found = await services[1].lookup(stream, subject)
+        assert found is not None
+        assert found.headers["Nats-Sequence"] == str(third)
+        age = datetime.now(UTC) - datetime.fromisoformat(found.headers["Nats-Time-Stamp"])
+        assert abs(age.total_seconds()) < 60
 
 
 async def test_a_full_queue_says_so_and_a_taken_subject_says_that(opens: Opens, tmp_path: Path) -> None:

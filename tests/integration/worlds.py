@@ -33,6 +33,7 @@ identities:
 queues:
   thumbs: {producers: [alpha, beta], workers: bunny, kinds: [resize], ack_wait: 1s, inbox: [alpha]}
   tiny: {producers: [alpha], workers: bunny, kinds: [resize], max_pending: 2}
+  held: {producers: [alpha], workers: bunny, kinds: [resize], concurrency: 2}
   small: {producers: [alpha], workers: bunny, kinds: [resize], max_bytes: 1MiB}
 """
 """`alpha` in AWS (and `beta`, once) produces for `bunny` in Azure: an ack wait short enough to wait for, an inbox, and

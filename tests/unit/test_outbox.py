@@ -93,6 +93,7 @@ class Silent(MemoryTransport):
         data: bytes,
         headers: Mapping[str, str] | None = None,
         *,
+        expected: int | None = None,
         timeout: float = 10.0,
     ) -> PubAck:
         await asyncio.Event().wait()

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bridge.errors import PolicyError
-from bridge.policy import SCAFFOLD, Policy, Queue, Role, check_policy, load_policy
+from bridge.policy import SCAFFOLD, Policy, Queue, Rate, Role, check_policy, load_policy
 from bridge.policy.quantities import parse_duration, parse_size, spell_duration, spell_size
 
 QUEUE = """
@@ -60,7 +60,10 @@ def test_the_scaffold_shows_every_key_and_the_defaults(tmp_path: Path) -> None:
     short = re.sub(r"(?ms)^    # The rest are the defaults\..*", "", SCAFFOLD)
     short = re.sub(r"(?m)^(trust:|  threshold.*|  expires.*|max_outage.*|    durability.*|    servers.*)\n", "", short)
     assert load(tmp_path, short) == load(tmp_path, SCAFFOLD)
-    shown = yaml.safe_load(SCAFFOLD)["queues"]["thumbnails"]
+    # What has no default stands there as a comment, to be taken out of it.
+    whole = re.sub(r"(?m)^    # (concurrency|concurrency_per_key|rate):", r"    \1:", SCAFFOLD)
+    assert load(tmp_path, whole).queues["thumbnails"].rate == Rate(100, 1000)
+    shown = yaml.safe_load(whole)["queues"]["thumbnails"]
     settings_ = {field.name.removesuffix("_ms") for field in dataclasses.fields(Queue)} - {"name", "home", "work"}
     assert set(shown) == settings_
 
@@ -127,7 +130,7 @@ MISTAKES: list[tuple[str, str, str, str]] = [
             f"'{key}' in queue 'thumbnails' is not built",
             "remove",
         )
-        for key in ("cancel", "compression", "receipts", "concurrency_key", "rate_limit", "events")
+        for key in ("cancel", "compression", "receipts", "audit", "slo", "events")
     ),
     *(
         ("    ack_wait: 30s", f"    ack_wait: 30s\n^    {key}: 1", f"'{key}' is nothing that queue 'thumbnails'", where)
@@ -137,6 +140,21 @@ MISTAKES: list[tuple[str, str, str, str]] = [
             ("replay", "`bunny dead replay`"),
             ("schedules", "beside queues:"),
             ("cron", "under schedules:"),
+            ("rate_limit", "rate:"),
+        )
+    ),
+    *(
+        ("    ack_wait: 30s", f"    ack_wait: 30s\n^    {limit}", problem, remedy)
+        for limit, problem, remedy in (
+            ("concurrency: 0", "concurrency: 0 is too little", "say at least 1"),
+            ("concurrency: 1001", "concurrency: 1001 is too much", "say at most 1000"),
+            ("concurrency_per_key: many", "concurrency_per_key: 'many' is not a whole number", "say"),
+            ("concurrency:", "concurrency is nothing and wants a value", "add concurrency: 1"),
+            ("rate: 100", "rate is a whole number and wants keys", "write its keys"),
+            ("rate: {per: 1s}", "rate has no 'jobs'", "add jobs: 1"),
+            ("rate: {jobs: 5}", "rate has no 'per'", "add per: 1s"),
+            ("rate: {jobs: 5, per: 10ms}", "per: 10ms is too little", "say at least 1s"),
+            ("rate: {jobs: 5, per: 1s, burst: 6}", "rate: burst 6 is above jobs 5", "say at most 5"),
         )
     ),
     (

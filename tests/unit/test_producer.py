@@ -128,6 +128,7 @@ async def test_many_are_read_as_they_are_needed_and_no_more_are_in_flight() -> N
             data: bytes,
             headers: Mapping[str, str] | None = None,
             *,
+            expected: int | None = None,
             timeout: float = 10.0,
         ) -> PubAck:
             nonlocal in_flight, most
@@ -135,7 +136,7 @@ async def test_many_are_read_as_they_are_needed_and_no_more_are_in_flight() -> N
             most = max(most, in_flight)
             assert read <= 20 + len(fleet.held("aws", "JOBS_thumbs"))
             try:
-                return await super().publish(stream, subject, data, headers, timeout=timeout)
+                return await super().publish(stream, subject, data, headers, expected=expected, timeout=timeout)
             finally:
                 in_flight -= 1
 
@@ -181,13 +182,14 @@ class Publishes(MemoryTransport):
         data: bytes,
         headers: Mapping[str, str] | None = None,
         *,
+        expected: int | None = None,
         timeout: float = 10.0,
     ) -> PubAck:
         self.seen.append((data, RESEND_HEADER in (headers or {})))
         error = self.script.pop(0) if self.script else None
         if error is SubjectTaken:
             raise SubjectTaken("before it was stored")
-        ack = await super().publish(stream, subject, data, headers, timeout=timeout)
+        ack = await super().publish(stream, subject, data, headers, expected=expected, timeout=timeout)
         if error is not None:
             raise error("after it was stored")
         return ack
