@@ -20,7 +20,16 @@ import structlog
 from bridge import subjects
 from bridge.clock import now_ms
 from bridge.envelope import Authenticated, Opened, Opener
-from bridge.errors import BridgeError, FencePoisoned, KeyConflict, QueueFull, Refusal, TransportError, UsageError
+from bridge.errors import (
+    BridgeError,
+    FencePoisoned,
+    KeyConflict,
+    PublishTimeout,
+    QueueFull,
+    Refusal,
+    TransportError,
+    UsageError,
+)
 from bridge.fence import OtherBytes, Tag, authenticate_answer
 from bridge.identity import Connection
 from bridge.job import JobToken
@@ -84,6 +93,28 @@ class Arrivals:
     def get(self, key: JobKey) -> Handle[Any] | None:
         """The open handle of a job, if there is one."""
         return self._open.get(key)
+
+    async def ready(self, queue: str, session: str, most: int, timeout: float) -> float:
+        """Wait until results of a session are heard and there is room for one more open handle.
+
+        Returns:
+            What is left of ``timeout``.
+
+        Raises:
+            PublishTimeout: They are not heard in ``timeout`` seconds; nothing was sent.
+            QueueFull: As `room`.
+        """
+        clock = asyncio.get_running_loop().time
+        give_up = clock() + timeout
+        try:
+            async with asyncio.timeout_at(give_up) as limit:
+                await self.listen(queue, session)
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            raise PublishTimeout(f"{queue}: no answer of the local server in {timeout:g} s; nothing was sent") from None
+        await self.room(most, give_up - clock())
+        return max(give_up - clock(), 0.0)
 
     async def room(self, most: int, timeout: float) -> None:
         """Wait until fewer handles are open than there may be.

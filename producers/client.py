@@ -251,15 +251,15 @@ class Producer:
         self._outbox.settings(contract)
         terms = Terms(deadline, priority, delay, at, concurrency_key)
         if key is not None:
-            await self._ready(contract.queue, timeout, KEYED)
-            return await self._keys.submit(contract, value, key, terms, timeout, retry_failed)
+            left = await self._arrivals.ready(contract.queue, KEYED, MAX_OPEN, timeout)
+            return await self._keys.submit(contract, value, key, terms, left, retry_failed)
         if retry_failed:
             raise UsageError("retry_failed without a key: nothing says which job is meant")
-        await self._ready(contract.queue, timeout, self._outbox.session)
+        left = await self._arrivals.ready(contract.queue, self._outbox.session, MAX_OPEN, timeout)
         (parcel,) = await self._outbox.seal(contract, [value], terms)
         if isinstance(parcel, BridgeError):
             raise parcel
-        return await self._store(parcel, contract, timeout)
+        return await self._store(parcel, contract, left)
 
     @overload
     async def submit_many(
@@ -329,7 +329,7 @@ class Producer:
         terms = Terms(deadline, priority, delay, at, concurrency_key)
 
         async def seal(batch: Sequence[object]) -> list[Parcel | BridgeError]:
-            await self._ready(contract.queue, timeout, self._outbox.session)
+            await self._arrivals.ready(contract.queue, self._outbox.session, MAX_OPEN, timeout)
             return await self._outbox.seal(contract, batch, terms)
 
         return await in_batches(values, window, seal, lambda parcel: self._store(parcel, contract, timeout))
@@ -379,11 +379,6 @@ class Producer:
             ConfigurationError: The policy gives it none there.
         """
         return Inbox(self._connection, queue, self._transport, self._opener, self._signals, prefetch)
-
-    async def _ready(self, queue: str, timeout: float, session: str) -> None:
-        """Wait until results of the session are heard and there is room for one more open handle."""
-        await self._arrivals.listen(queue, session)
-        await self._arrivals.room(MAX_OPEN, timeout)
 
     async def _store(self, parcel: Parcel, kind: Kind[Any, Any], timeout: float) -> Handle[Any]:
         sealed, core = parcel.sealed, parcel.sealed.core

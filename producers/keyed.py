@@ -31,6 +31,9 @@ from producers.terms import Terms
 PAUSE_S: Final = 0.25
 """Before looking again at a key whose job was there a moment ago, and now is neither stored nor answered."""
 
+LATE_S: Final = 0.5
+"""After which looking ends that should have ended by itself."""
+
 _NO_DIGEST: Final = bytes(32)
 
 
@@ -92,6 +95,19 @@ class Keys:
     ) -> Handle[Any]:
         """The job of a key: found, or stored. See `producers.client.Producer.submit`."""
         give_up = asyncio.get_running_loop().time() + timeout
+        try:
+            async with asyncio.timeout(timeout + LATE_S) as limit:
+                return await self._submit(kind, args, key, terms, give_up, retry_failed)
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            raise PublishTimeout(
+                f"a keyed job on {kind.queue}: no answer of the local server in {timeout:.1f} s; submit it again"
+            ) from None
+
+    async def _submit(
+        self, kind: Kind[Any, Any], args: object, key: str, terms: Terms, give_up: float, retry_failed: bool
+    ) -> Handle[Any]:
         content = self._outbox.content(args, kind)
         wanted = self._wanted(kind, key, content, terms)
         # One at a time, so that two of this process are not both the first.

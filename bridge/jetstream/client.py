@@ -27,6 +27,15 @@ class TolerantClient(Client):
             log.warning("headers_unreadable", bytes=len(headers))
             return None
 
+    async def _process_pong(self) -> None:
+        # As private, and as fatal: an answer to a flush that was given up meanwhile.
+        if self._pongs and self._pongs[0].done():
+            self._pongs.pop(0)
+            self._pongs_received += 1
+            self._pings_outstanding = 0
+        else:
+            await super()._process_pong()
+
     async def _process_err(self, err_msg: str) -> None:
         # Left to itself nats-py closes for good at the first word of it; how long to go on is `Wire`'s to decide.
         if is_unauthorized(err_msg):

@@ -186,7 +186,7 @@ class Wire:
             await self.flush(deadline)
             if subject.lower() in denied:
                 raise Denied(f"the server's permissions refuse a subscription to {subject}")
-        except TransportError:
+        except BaseException:  # cancelled as well
             with contextlib.suppress(NatsError):
                 await subscription.unsubscribe()
             raise
