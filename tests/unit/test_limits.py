@@ -117,8 +117,8 @@ async def test_the_rate_holds_over_all_workers() -> None:
         for job in jobs:
             await job.result()
     starts = sorted(together.starts)
-    # Evenly in 2 s, but that the first may have been late, and the last of all is not.
-    assert starts[-1] - starts[0] >= 1.5
+    # Evenly in 2 s, but that the first may have been late. Had each worker a rate of its own, it were 0.7 s.
+    assert starts[-1] - starts[0] >= 1.0
     assert set(together.attempts) == {1}
 
 
@@ -293,7 +293,7 @@ async def test_a_handler_whose_slot_is_lost_is_cancelled_and_its_job_comes_again
 
 
 async def test_a_slot_is_renewed_for_as_long_as_its_job_runs() -> None:
-    fleet, together = Fleet.make(policy(concurrency=1, ack_wait_ms=1000)), Together(2.5)
+    fleet, together = Fleet.make(policy(concurrency=1, ack_wait_ms=2000)), Together(2.5)
     async with fleet.producer() as relay, working(fleet, together.worker(), together.worker()):
         jobs = [await relay.submit("thumbs", "resize", "x") for _ in range(2)]
         for job in jobs:
