@@ -24,10 +24,11 @@ from bridge.errors import BridgeError
 from bridge.identity import Connection
 
 DEADLINE_S: Final = 600.0
-"""How long a canary may be answered; after an outage that is longer there is another."""
+"""How long a canary may be answered, or half the queue's ``result_ttl`` where that is less: no deadline may outlast the
+fence. After an outage that is longer there is another."""
 
-Ask = Callable[[str, str], Awaitable[None]]
-"""Has the workers of a queue answer a canary with the text given; raises a `BridgeError`."""
+Ask = Callable[[str, str, float], Awaitable[None]]
+"""Has the workers of a queue answer a canary with the text given, in so many seconds; raises a `BridgeError`."""
 Proving = Callable[[Path], AbstractAsyncContextManager[Ask]]
 """Connects as the identity of a folder, to ask."""
 
@@ -57,6 +58,7 @@ class Canaries:
     def __init__(self, connection: Connection, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._every = queues_of(connection)
+        self._deadlines = {name: min(DEADLINE_S, connection.queues[name].result_ttl_ms / 2000) for name in self._every}
         self.proofs: Mapping[str, Proof] = {queue: Proof(clock()) for queue in self._every}
 
     async def run(self, ask: Ask) -> None:
@@ -77,7 +79,7 @@ class Canaries:
         """Send one and wait for its answer."""
         proof, begun = self.proofs[queue], self._clock()
         try:
-            await ask(queue, secrets.token_hex(8))
+            await ask(queue, secrets.token_hex(8), self._deadlines[queue])
         except BridgeError as error:
             proof.failures[type(error).__name__] += 1
             _log.error("canary_failed", queue=queue, error=type(error).__name__)

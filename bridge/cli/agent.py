@@ -14,7 +14,7 @@ import typer
 
 from bridge import observe
 from bridge.agent import watching
-from bridge.agent.canaries import DEADLINE_S, Ask
+from bridge.agent.canaries import Ask
 from bridge.agent.schedules import Submit
 from bridge.cli.frame import BridgeFolder, example, run
 from bridge.cli.out import Out
@@ -78,9 +78,9 @@ async def proving(folder: Path) -> AsyncIterator[Ask]:
     """What an agent's canaries are sent by: a producer of its own identity."""
     async with Producer.open(folder, outbox=IN_MEMORY) as producer:
 
-        async def ask(queue: str, text: str) -> None:
+        async def ask(queue: str, text: str, deadline: float) -> None:
             canary = Kind(queue, CANARY, str, str)
-            handle = await producer.submit(canary, text, priority=CANARY_PRIORITY, deadline=DEADLINE_S)
+            handle = await producer.submit(canary, text, priority=CANARY_PRIORITY, deadline=deadline)
             if await handle.result() != text:
                 raise JobFailed("WrongAnswer", "a canary was answered with another text", 1)
 

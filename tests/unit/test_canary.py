@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from bridge.agent.canaries import Canaries, queues_of
 from bridge.errors import DeadlineExceeded, JobFailed
-from bridge.job import CANARY, CANARY_PRIORITY
+from bridge.job import CANARY, CANARY_PRIORITY, Kind
 from bridge.policy import IdentityEntry, Role
 from bridge.signals import metrics
 from bridge.signals.bind import new_meter
@@ -17,9 +18,9 @@ from consumers import Worker
 from tests.fleet import Fleet, policy
 
 
-def fleet() -> Fleet:
+def fleet(**thumbs: Any) -> Fleet:  # noqa: ANN401  fields of Queue
     """`policy` with a canary, and an agent that sends it."""
-    quiet = policy(canary_ms=30_000)
+    quiet = policy(canary_ms=30_000, **thumbs)
     watch = IdentityEntry("watch", "aws", Role.AGENT)
     return Fleet.make(replace(quiet, identities={**quiet.identities, "watch": watch}))
 
@@ -67,7 +68,8 @@ async def test_an_agent_remembers_the_last_good_one_and_counts_the_others() -> N
     assert queues_of(connection) == {"thumbs": 30.0}
     canaries, errors = Canaries(connection, lambda: now[0]), [JobFailed("WrongAnswer", "another", 1), None]
 
-    async def ask(queue: str, text: str) -> None:
+    async def ask(queue: str, text: str, deadline: float) -> None:
+        assert deadline == 600
         now[0] += 2.0
         if (error := errors.pop(0)) is not None:
             raise error
@@ -78,6 +80,25 @@ async def test_an_agent_remembers_the_last_good_one_and_counts_the_others() -> N
     await canaries.once("thumbs", ask)
     assert (proof.good, proof.took) == (104.0, 2.0)
     assert not queues_of(fleet().connection("bunny")), "that is no agent's"
+
+
+async def test_a_queue_whose_results_are_kept_for_less_has_canaries_too() -> None:
+    bridge = fleet(deadline_ms=60_000, result_ttl_ms=180_000)
+    canaries, worker = Canaries(bridge.connection("watch"), lambda: 100.0), Worker()
+
+    @worker.handler("thumbs", "resize")
+    async def resize(args: None) -> None:
+        raise AssertionError
+
+    async with bridge.producer("watch") as agent, bridge.working(worker):
+
+        async def ask(queue: str, text: str, deadline: float) -> None:
+            kind = Kind(queue, CANARY, str, str)
+            canary = await agent.submit(kind, text, priority=CANARY_PRIORITY, deadline=deadline)
+            assert await canary.result(timeout=10) == text
+
+        await canaries.once("thumbs", ask)
+    assert not canaries.proofs["thumbs"].failures
 
 
 def test_a_canary_has_metrics_of_its_own() -> None:
