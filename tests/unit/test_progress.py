@@ -32,15 +32,21 @@ def worker_of(function: Any, **limits: Any) -> Worker:  # noqa: ANN401
     return worker
 
 
+def is_event(subject: str) -> bool:
+    """And no sign of life that the worker sends to itself."""
+    return subject.startswith("events.")
+
+
 class Tells(MemoryTransport):
-    """Counts what is told, and when."""
+    """Counts what is told of jobs, and when."""
 
     def __init__(self, *args: Any) -> None:  # noqa: ANN401
         super().__init__(*args)
         self.times: list[float] = []
 
     async def tell(self, subject: str, data: bytes) -> None:
-        self.times.append(asyncio.get_running_loop().time())
+        if is_event(subject):
+            self.times.append(asyncio.get_running_loop().time())
         await super().tell(subject, data)
 
 
@@ -173,7 +179,9 @@ async def test_an_event_that_cannot_be_sent_harms_no_job() -> None:
 
     class Broken(MemoryTransport):
         async def tell(self, subject: str, data: bytes) -> None:
-            raise RuntimeError("a bug")
+            if is_event(subject):
+                raise RuntimeError("a bug")
+            await super().tell(subject, data)
 
     async def resize(args: None, job: Job) -> str:
         await job.progress(0.5)
