@@ -119,6 +119,7 @@ class Copies:
         copy = self._held.pop(key, None)
         if copy is not None:
             self._bytes -= copy.size
+            copy.data = b""  # whoever is to look for it later holds on to it, for up to an hour
         return copy
 
     def stored(self, key: JobKey) -> None:

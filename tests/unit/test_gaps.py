@@ -251,6 +251,23 @@ async def test_what_does_not_fit_in_memory_is_sent_and_not_kept(logs: list[dict[
     assert len(told(logs, "outbox_full")) == 1
 
 
+async def test_what_is_answered_holds_no_memory_while_it_would_be_looked_for_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(gaps, "LOOK_AGAIN_S", 1000.0)
+    fleet, (worker, _) = Fleet.make(policy()), counting()
+    async with fleet.producer() as relay:
+        handle = await relay.submit("thumbs", "resize", 1)
+        sent = fleet.held("aws", "JOBS_thumbs")
+        purge(jobs(fleet))
+        await until(lambda: len(relay._gaps._doubted) == 1)
+        async with fleet.transport("relay") as broker, fleet.working(worker):
+            await broker.publish("JOBS_thumbs", sent[0].subject, sent[0].data)
+            assert await handle.result() == 1
+        ((_, _, copy),) = relay._gaps._doubted
+        assert copy.data == b""
+
+
 async def test_what_a_submit_raised_is_not_sent_later() -> None:
     fleet = Fleet.make(policy(max_pending=1))
     async with fleet.producer() as relay:
