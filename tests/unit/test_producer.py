@@ -84,10 +84,10 @@ async def test_what_does_not_travel_inline_is_refused() -> None:
             await relay.submit("thumbs", "resize", bytes(262_145))
 
 
-async def test_an_expired_bundle_stops_submits() -> None:
-    fleet = Fleet.make(policy(), trust_for_ms=100)
+async def test_an_expired_bundle_stops_submits(monkeypatch: pytest.MonkeyPatch) -> None:
+    fleet = Fleet.make(policy())
     async with fleet.producer() as relay:
-        await asyncio.sleep(0.1)
+        monkeypatch.setattr("producers.outbox.now_ms", lambda: fleet.trust.expires_ms + 1)
         with pytest.raises(BundleExpired):
             await relay.submit("thumbs", "resize", 1)
 

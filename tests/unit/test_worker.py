@@ -584,14 +584,21 @@ async def test_a_drain_that_takes_too_long_cancels() -> None:
         assert calls == [2]
 
 
-async def test_a_bundle_that_expires_ends_the_worker() -> None:
-    fleet = Fleet.make(policy(), trust_for_ms=400)
+async def test_a_bundle_that_expires_ends_the_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    fleet = Fleet.make(policy())
     worker, calls = counting()
+    monkeypatch.setattr("consumers.intake.TRUST_CHECK_S", 0.05)
     async with fleet.producer() as relay:
-        await relay.submit("thumbs", "resize", 1)
-        with pytest.raises(BundleExpired):
+        handle = await relay.submit("thumbs", "resize", 1)
+
+        async def work() -> None:
             async with fleet.working(worker) as serving:
+                await handle.result()
+                monkeypatch.setattr("consumers.intake.now_ms", lambda: fleet.trust.expires_ms + 1)
                 await asyncio.wait([serving], timeout=10)
+
+        with pytest.raises(BundleExpired):
+            await work()
     assert calls == [1]
 
 
