@@ -13,6 +13,10 @@ from collections.abc import Awaitable, Callable, Generator
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+settings.register_profile("bridge", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("bridge")  # a busy machine is no finding
 
 TEST_TIMEOUT_S = 120.0
 """The longest a coroutine test may take; one that hangs must fail, not stall the suite."""

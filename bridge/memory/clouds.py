@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
@@ -202,6 +203,10 @@ class Clouds:
                 source.copy(now())
 
 
+_ZERO: Final = datetime.now(UTC) - timedelta(seconds=time.monotonic())
+"""When the clock of event loops was 0: the same for every look at a message."""
+
+
 def now() -> float:
     """The running loop's clock: a test that steers it steers ages, ack waits and windows."""
     return asyncio.get_running_loop().time()
@@ -213,6 +218,6 @@ def found(stream: Stream, message: Stored) -> dict[str, str]:
         "Nats-Stream": stream.name,
         "Nats-Subject": message.subject,
         "Nats-Sequence": str(message.sequence),
-        "Nats-Time-Stamp": (datetime.now(UTC) - timedelta(seconds=now() - message.stored)).isoformat(),
+        "Nats-Time-Stamp": (_ZERO + timedelta(seconds=message.stored)).isoformat(),
     }
     return {**message.headers, **where}

@@ -154,7 +154,7 @@ def test_h6_h7_a_core_that_is_not_as_specified(data: bytes) -> None:
 
 
 @given(st.binary(max_size=400))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_h6_arbitrary_bytes_raise_nothing_but_refusals(data: bytes) -> None:
     for attempt in (data, MAGIC + data, MAGIC + len(data).to_bytes(2) + data):
         with pytest.raises(Refusal):
@@ -162,7 +162,7 @@ def test_h6_arbitrary_bytes_raise_nothing_but_refusals(data: bytes) -> None:
 
 
 @given(st.data())
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_h6_spliced_envelopes_raise_nothing_but_refusals(data: st.DataObject) -> None:
     cut = data.draw(st.integers(0, len(JOB.data)))
     other = data.draw(st.integers(0, len(RESULT.data)))

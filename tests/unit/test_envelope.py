@@ -22,7 +22,7 @@ WORLD = World()
 
 
 @given(st.binary(max_size=5000))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_a_job_and_its_result_open_to_what_was_sealed(body: bytes) -> None:
     job = WORLD.sealer("relay").seal(WORLD.job(body), WORLD.now)
     bunny = WORLD.opener("bunny")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bridge.errors import PolicyError
@@ -473,7 +473,7 @@ def test_arbitrary_text(folder: Path, text: str) -> None:
     survives(folder, text)
 
 
-@settings(max_examples=300, suppress_health_check=[HealthCheck.too_slow], deadline=None)
+@settings(max_examples=300)
 @given(st.data())
 def test_mutated_scaffolds(folder: Path, data: st.DataObject) -> None:
     words = re.split(r"(\s+)", re.sub(r"#.*", "", SCAFFOLD))

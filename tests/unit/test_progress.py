@@ -265,7 +265,7 @@ HALF = Step(0.5, "half")
         (HALF, {"job_digest": bytes(32)}),
         (HALF, {"recipient": "other"}),
         (HALF, {"expires": now_ms() - 1000, "issued": now_ms() - 2000}),
-        (HALF, {"issued": now_ms() + 600_000, "expires": now_ms() + 700_000}),
+        (HALF, {"issued": now_ms() + 86_400_000, "expires": now_ms() + 86_500_000}),
         (Step(1.5, "more"), {}),
         ({"fraction": "0.5", "text": "x"}, {}),
         ("rubbish", {}),

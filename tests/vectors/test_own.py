@@ -202,26 +202,26 @@ def mutated(draw: st.DrawFn, data: bytes) -> bytes:
     return data
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.data(), FORGERIES, READERS)
 def test_mutated_envelopes(draw: st.DataObject, forgery: Forgery, reader: str) -> None:
     agreed(draw.draw(mutated(forgery.encode())), reader)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(FORGERIES, st.dictionaries(st.sampled_from(FIELDS), ODD, max_size=2), READERS)
 def test_signed_cores_with_odd_fields(forgery: Forgery, changes: dict[str, object], reader: str) -> None:
     agreed(forgery.with_core(**changes).encode(), reader)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.data(), FORGERIES, READERS)
 def test_signed_cores_of_mutated_text(draw: st.DataObject, forgery: Forgery, reader: str) -> None:
     text = draw.draw(mutated(spread(forgery.core)))
     agreed(forgery.with_(core=text[:65_535]).encode(), reader)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     st.data(),
     st.sampled_from([job(), result()]),
@@ -245,7 +245,7 @@ def test_sealed_preludes(draw: st.DataObject, forgery: Forgery, changes: dict[st
     assert "refusal" not in expected or expected["refusal"] == "BadPrelude"
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.data(), FORGERIES, READERS)
 def test_signed_frames_with_odd_parts(draw: st.DataObject, forgery: Forgery, reader: str) -> None:
     parts: dict[str, st.SearchStrategy[object]] = {
@@ -269,7 +269,7 @@ def test_signed_frames_with_odd_parts(draw: st.DataObject, forgery: Forgery, rea
     agreed(forgery.with_(**{name: draw.draw(parts[name]) for name in chosen}).encode(), reader)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.data(), st.dictionaries(st.sampled_from(sorted(small_payload())), ODD, max_size=1))
 def test_mutated_bundles(draw: st.DataObject, changes: dict[str, object]) -> None:
     text = draw.draw(mutated(spread(small_payload(**changes))))
