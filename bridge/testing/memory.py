@@ -39,16 +39,15 @@ class MemoryRig(Rig):
         self.identities, self.trust, self.bridge = identities, trust, bridge
 
     @classmethod
-    def make(cls, policy: Policy, *, trust_for_ms: int | None = None) -> Self:
+    def make(cls, policy: Policy) -> Self:
         """New keys and empty streams.
 
         Args:
             policy: The policy.
-            trust_for_ms: For how long from now the trust bundle is good, if not for as long as the policy says.
         """
         identities = {name: Identity.generate(name, link=e.role is Role.LINK) for name, e in policy.identities.items()}
-        root, spent = SigningKey.generate(), 0 if trust_for_ms is None else policy.trust.expires_ms - trust_for_ms
-        payload = build_payload(policy, {name: i.public() for name, i in identities.items()}, 1, now_ms() - spent)
+        root = SigningKey.generate()
+        payload = build_payload(policy, {name: i.public() for name, i in identities.items()}, 1, now_ms())
         roots = build_roots(policy.bridge, 1, [VerifyKey(root.public)])
         trust = Trust.verify(sign_payload(payload, [root]), roots, now_ms())
         return cls(policy, identities, trust, MemoryBridge({cloud: plan(policy, cloud) for cloud in policy.clouds}))
