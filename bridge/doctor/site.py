@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from bridge.doctor.dns import Resolver
 from bridge.identity import Connection, PublicIdentity
-from bridge.policy import Cloud, IdentityEntry, Policy, Queue, Role, Schedule
+from bridge.policy import Cloud, IdentityEntry, Policy, Queue, Rate, Role, Schedule
 
 TIMEOUT_S: Final = 5.0
 """The longest that one probe may take."""
@@ -70,6 +70,11 @@ def policy_of(connection: Connection) -> Policy:
             kinds=tuple(q.kinds),
             home=q.home,
             work=q.work,
+            inbox=tuple(q.inbox),
+            canary_ms=q.canary_ms,
+            concurrency=q.concurrency,
+            concurrency_per_key=q.concurrency_per_key,
+            rate=Rate(q.rate_jobs, q.rate_per_ms, q.rate_burst) if q.rate_jobs is not None else None,
         )
         for name, q in connection.queues.items()
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bridge import subjects
+from bridge.doctor.site import policy_of
 from bridge.identity import Connection, Identity, PublicIdentity
 from bridge.job import INLINE_LIMIT
-from bridge.policy import Cloud, IdentityEntry, Policy, Queue, Role
+from bridge.policy import Cloud, IdentityEntry, Policy, Queue, Rate, Role
 from bridge.render import render, server_config, thresholds
 from bridge.render.conf import Noted, write
+from bridge.render.connections import connection_yaml
 from bridge.render.crossings import crossings
 from bridge.render.permissions import grants, link_permissions, permissions
 from bridge.render.streams import plan
@@ -153,6 +156,23 @@ def test_whoever_has_no_use_for_an_inbox_has_a_connection_that_releases_before_i
         if "/connections/" in path and "inbox" in yaml.safe_load(text)["queues"].get("thumbs", {})
     }
     assert told == {"alpha", "ops"}
+
+
+@pytest.mark.parametrize("name", ["alpha", "beta", "both", "other", "sender"])
+def test_a_connection_tells_all_that_its_identity_may_do_with_messages(name: str) -> None:
+    limits = {"concurrency": 3, "concurrency_per_key": 1, "rate": Rate(5, 1000), "canary_ms": 30_000}
+    queues = {**POLICY.queues, "films": dataclasses.replace(POLICY.queues["films"], **limits)}  # type: ignore[arg-type]
+    entries = {**POLICY.identities, "sender": IdentityEntry("sender", "aws", Role.AGENT)}
+    policy = dataclasses.replace(POLICY, queues=queues, identities=entries)
+    connection = Connection.model_validate(json.loads(connection_yaml(policy, entries[name])))
+    known = policy_of(connection)
+    assert of_messages(known, name) == of_messages(policy, name)
+
+
+def of_messages(policy: Policy, name: str) -> set[str]:
+    """What an identity may publish and hear, but for what agents ask and tell of clouds."""
+    given = permissions(policy, policy.identities[name])
+    return {each for each in (*given.publish, *given.subscribe) if not re.match(r"stats|\$SYS|.*[.]INFO", each)}
 
 
 def test_a_policy_that_asks_for_nothing_new_has_the_digest_that_releases_before_gave_it() -> None:
