@@ -11,18 +11,27 @@ from pathlib import Path
 
 import pytest
 
+from bridge.cli.drill import worker
 from bridge.cli.drill.command import CUTS_S
 from bridge.cli.drill.faults import faults
+from consumers import execute
 from tests.acceptance.typed import bunny, environment
+from tests.integration.traps import needs
 
-TIMEOUT_S = 170.0
+TIMEOUT_S = 480.0
+SMALLER = ("--junk", "3000", "--backlog", "400")
 GROUPS = {
     "workers": ("worker-idle", "worker-running", "worker-before-ack", "rolling", "slow-worker", "poison"),
     "servers": ("producer", "leaf", "hub", "both"),
-    "link": ("cut-1s", "cut-5s", "black-hole", "flaps", "slow-link", "reset"),
+    "link": ("cut-1s", "cut-5s", "backlog", "black-hole", "flaps", "slow-link", "reset"),
     "junk": ("junk",),
+    "disks": ("disk-leaf", "disk-hub"),
+    "clocks": ("clock-aws-ahead", "clock-aws-behind", "clock-azure-ahead", "clock-azure-behind"),
 }
-NOTICED = {"worker-running", "poison", "leaf", "hub", "both", "cut-1s", "cut-5s", "flaps", "reset", "junk"}
+NEEDS = {"disks": ("unshare", "--map-root-user", "--mount", "true"), "clocks": ("faketime", "-f", "+1m", "true")}
+NOTICED = {name for names in GROUPS.values() for name in names} - {
+    *("worker-idle", "worker-before-ack", "rolling", "slow-worker", "producer", "black-hole", "slow-link")
+}
 """What nobody may overlook. A worker that had nothing to do need not be missed, and a slow link is no fault."""
 
 
@@ -30,9 +39,11 @@ NOTICED = {"worker-running", "poison", "leaf", "hub", "both", "cut-1s", "cut-5s"
 def test_nothing_is_lost_and_nothing_happens_twice(
     group: str, tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:
+    if group in NEEDS:
+        needs(*NEEDS[group])
     only = [word for name in GROUPS[group] for word in ("--only", name)]
     done = subprocess.run(
-        [sys.executable, "-m", "bridge.cli", "drill", "--json", "--rate", "60", "--junk", "3000", *only],
+        [sys.executable, "-m", "bridge.cli", "drill", "--json", "--rate", "60", *SMALLER, *only],
         cwd=tmp_path,
         env=environment(TMPDIR=str(tmp_path)),
         stdin=subprocess.DEVNULL,
@@ -79,7 +90,14 @@ def test_every_fault_is_tried() -> None:
     assert {name for names in GROUPS.values() for name in names} == {fault.name for fault in faults(list(CUTS_S))}
 
 
+def test_who_imports_the_drill_has_the_product_as_it_is() -> None:
+    assert worker.WORK.queue == "work"
+    assert execute.FUTURE_DELAY_S == 60
+
+
 def test_what_cannot_be_drilled(tmp_path: Path) -> None:
     assert "'flood': no such fault; there are worker-idle, " in bunny("drill --only flood", tmp_path, code=1).error
+    clocks = bunny("drill --only clock-aws-ahead", tmp_path, code=1, PATH="/nowhere").error
+    assert clocks == "clock-aws-ahead: not run; faketime is not installed"
     (tmp_path / "kept/store").mkdir(parents=True)
     assert "kept: an earlier drill or a bridge is there" in bunny("drill --dir kept", tmp_path, code=1).error

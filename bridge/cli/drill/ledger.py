@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from time import monotonic
 from typing import Final, Literal
@@ -18,13 +18,17 @@ ENVIRONMENT: Final = "BUNNY_DRILL_LEDGER"
 FILE: Final = "ledger.sqlite"
 DISOWNED: Final = "ProducerKilled"
 BUSY_S: Final = 30.0
+DEADLINE_S: Final = 1800.0
+"""Of a job that does not say otherwise."""
 
 _SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS jobs (
-  id INTEGER PRIMARY KEY, queue TEXT NOT NULL, intended REAL NOT NULL,
+  id INTEGER PRIMARY KEY, queue TEXT NOT NULL, deadline REAL NOT NULL, intended REAL NOT NULL,
   stored REAL, token TEXT, refused TEXT, answered REAL);
 CREATE INDEX IF NOT EXISTS open_jobs ON jobs (stored) WHERE stored IS NOT NULL AND answered IS NULL;
 CREATE INDEX IF NOT EXISTS moving_jobs ON jobs (id) WHERE answered IS NULL AND refused IS NULL;
+CREATE INDEX IF NOT EXISTS jobs_token ON jobs (token);
+CREATE TABLE IF NOT EXISTS recovered (token TEXT PRIMARY KEY, queue TEXT NOT NULL, at REAL NOT NULL, job INTEGER);
 CREATE TABLE IF NOT EXISTS results (job INTEGER NOT NULL, at REAL NOT NULL, status TEXT NOT NULL);
 CREATE INDEX IF NOT EXISTS results_at ON results (at);
 CREATE INDEX IF NOT EXISTS results_job ON results (job);
@@ -65,12 +69,12 @@ class Ledger:
 
     # --- the producer ------------------------------------------------------------------------------
 
-    def intend(self, queue: str, jobs: int = 1) -> list[int]:
-        """Jobs that are about to be submitted: their numbers."""
+    def intend(self, queue: str, deadlines: Sequence[float] = (DEADLINE_S,)) -> list[int]:
+        """Jobs that are about to be submitted, with so many seconds each: their numbers."""
         now = monotonic()
         with self._transaction():
-            insert = "INSERT INTO jobs (queue, intended) VALUES (?, ?) RETURNING id"
-            return [self._db.execute(insert, (queue, now)).fetchone()[0] for _ in range(jobs)]
+            insert = "INSERT INTO jobs (queue, deadline, intended) VALUES (?, ?, ?) RETURNING id"
+            return [self._db.execute(insert, (queue, seconds, now)).fetchone()[0] for seconds in deadlines]
 
     def stored(self, job: int, token: str) -> None:
         """The producer was told that the job is stored: from now on its result is owed."""
@@ -80,9 +84,11 @@ class Ledger:
         """The producer was told that the job is not stored, or not known to be."""
         self._db.execute("UPDATE jobs SET refused = ? WHERE id = ?", (error, job))
 
-    def disowned(self) -> None:
-        """The producer is dead: what it did not know to be stored is its user's to submit again."""
-        self._db.execute("UPDATE jobs SET refused = ? WHERE stored IS NULL AND refused IS NULL", (DISOWNED,))
+    def disowned(self, queues: Collection[str]) -> None:
+        """The producer is dead: what it did not know to be stored is in its outbox, or was never sent."""
+        update = "UPDATE jobs SET refused = ? WHERE stored IS NULL AND refused IS NULL AND queue = ?"
+        for queue in queues:
+            self._db.execute(update, (DISOWNED, queue))
 
     def result(self, job: int, status: str) -> None:
         """The producer has a result."""
@@ -91,11 +97,28 @@ class Ledger:
             self._db.execute("INSERT INTO results VALUES (?, ?, ?)", (job, now, status))
             self._db.execute("UPDATE jobs SET answered = ? WHERE id = ?", (now, job))
 
-    def owed(self) -> list[tuple[int, str]]:
+    def recover(self, queue: str, tokens: Collection[str]) -> list[str]:
+        """The producer found these in its outbox: those that it was never told to be stored, and are owed now."""
+        known = "SELECT 1 FROM jobs WHERE token = ?"
+        new = [token for token in tokens if self._db.execute(known, (token,)).fetchone() is None]
+        insert = "INSERT OR IGNORE INTO recovered (token, queue, at) VALUES (?, ?, ?)"
+        self._db.executemany(insert, [(token, queue, monotonic()) for token in new])
+        return new
+
+    def found(self, token: str, job: int) -> None:
+        """The result of a job that was recovered says which it is."""
+        update = (
+            "UPDATE jobs SET token = ?1, refused = NULL, stored = (SELECT at FROM recovered WHERE token = ?1) "
+            "WHERE id = ?2"
+        )
+        with self._transaction():
+            self._db.execute("UPDATE recovered SET job = ? WHERE token = ?", (job, token))
+            self._db.execute(update, (token, job))
+
+    def owed(self, queues: Collection[str]) -> list[tuple[int, str]]:
         """Jobs that were stored and have no result yet, with their tokens."""
-        return self._db.execute(
-            "SELECT id, token FROM jobs WHERE stored IS NOT NULL AND answered IS NULL ORDER BY id"
-        ).fetchall()
+        query = "SELECT id, token FROM jobs WHERE stored IS NOT NULL AND answered IS NULL AND queue = ? ORDER BY id"
+        return [row for queue in queues for row in self._db.execute(query, (queue,)).fetchall()]
 
     # --- the handler -------------------------------------------------------------------------------
 
@@ -110,18 +133,25 @@ class Ledger:
 
     # --- what the drill waits for ------------------------------------------------------------------
 
-    def open(self, until: float) -> int:
-        """How many jobs stored by then have no result."""
-        query = "SELECT count(*) FROM jobs WHERE stored IS NOT NULL AND answered IS NULL AND stored <= ?"
+    def open(self, until: float = float("inf")) -> int:
+        """How many jobs stored, or recovered, by then have no result."""
+        query = (
+            "SELECT (SELECT count(*) FROM jobs WHERE stored IS NOT NULL AND answered IS NULL AND stored <= ?1) + "
+            "(SELECT count(*) FROM recovered WHERE job IS NULL AND at <= ?1)"
+        )
         return int(self._db.execute(query, (until,)).fetchone()[0])
 
-    def results_since(self, at: float) -> int:
-        """How many results came after that."""
-        return int(self._db.execute("SELECT count(*) FROM results WHERE at > ?", (at,)).fetchone()[0])
+    def results_since(self, at: float, queue: str) -> int:
+        """How many results of a queue came after that."""
+        query = "SELECT count(*) FROM results JOIN jobs ON jobs.id = job WHERE at > ? AND queue = ?"
+        return int(self._db.execute(query, (at, queue)).fetchone()[0])
 
-    def first_result(self, after: float) -> float | None:
-        """When the first result came after that."""
-        return _time(self._db.execute("SELECT min(at) FROM results WHERE at > ?", (after,)).fetchone())
+    def first_result(self, after: float, queues: Collection[str]) -> float | None:
+        """When each of some queues had had a result after that; None while one of them has not."""
+        query = "SELECT min(at) FROM results JOIN jobs ON jobs.id = job WHERE at > ? AND queue = ?"
+        firsts = [_time(self._db.execute(query, (after, queue)).fetchone()) for queue in queues]
+        came = [first for first in firsts if first is not None]
+        return max(came) if len(came) == len(firsts) else None
 
     def first_again(self, after: float) -> float | None:
         """When the first job was started again after that."""
@@ -137,10 +167,31 @@ class Ledger:
         query = "SELECT count(*) FROM effects WHERE pid = ? AND ended IS NOT NULL"
         return int(self._db.execute(query, (pid,)).fetchone()[0])
 
-    def under_way(self) -> int:
-        """How many jobs are being submitted, or owed a result."""
-        query = "SELECT count(*) FROM jobs WHERE answered IS NULL AND refused IS NULL"
-        return int(self._db.execute(query).fetchone()[0])
+    def under_way(self, queue: str, until: float = float("inf")) -> int:
+        """How many jobs of a queue, of those intended by then, are being submitted or owed a result."""
+        query = (
+            "SELECT (SELECT count(*) FROM jobs WHERE answered IS NULL AND refused IS NULL AND queue = ?1 "
+            "AND intended <= ?2) + (SELECT count(*) FROM recovered WHERE job IS NULL AND queue = ?1 AND at <= ?2)"
+        )
+        return int(self._db.execute(query, (queue, until)).fetchone()[0])
+
+    def refusal(self, job: int) -> str | None:
+        """By what error the producer was told that a job is not stored, or not known to be."""
+        found = self._db.execute("SELECT refused FROM jobs WHERE id = ?", (job,)).fetchone()
+        return None if found is None else found[0]
+
+    def is_stored(self, job: int) -> bool:
+        """Whether the producer was told that the job is stored."""
+        query = "SELECT 1 FROM jobs WHERE id = ? AND stored IS NOT NULL"
+        return self._db.execute(query, (job,)).fetchone() is not None
+
+    def outcomes(self, queue: str, since: float, until: float) -> list[tuple[float, str]]:
+        """The deadlines of jobs that were submitted in that time, each with what it ended with."""
+        query = (
+            "SELECT deadline, status FROM jobs JOIN results ON job = jobs.id "
+            "WHERE queue = ? AND intended > ? AND intended < ?"
+        )
+        return self._db.execute(query, (queue, since, until)).fetchall()
 
     def status(self, job: int) -> str | None:
         """What the job ended with."""
@@ -159,9 +210,15 @@ class Ledger:
 
     # --- what the audit reads ----------------------------------------------------------------------
 
-    def jobs(self) -> Sequence[tuple[int, str, float, float | None, str | None]]:
-        """Every job: number, queue, intended, stored, refused."""
-        return self._db.execute("SELECT id, queue, intended, stored, refused FROM jobs ORDER BY id").fetchall()
+    def jobs(self) -> Sequence[tuple[int, str, float, float, float | None, str | None]]:
+        """Every job: number, queue, deadline in seconds, intended, stored, refused."""
+        return self._db.execute(
+            "SELECT id, queue, deadline, intended, stored, refused FROM jobs ORDER BY id"
+        ).fetchall()
+
+    def unanswered(self) -> Sequence[float]:
+        """When each job was recovered whose result has not come."""
+        return [at for (at,) in self._db.execute("SELECT at FROM recovered WHERE job IS NULL").fetchall()]
 
     def results(self) -> Sequence[tuple[int, float, str]]:
         """Every result: job, when, status."""

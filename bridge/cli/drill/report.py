@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Final
 
 from bridge.cli.drill.audit import Count
-from bridge.cli.drill.faults import Fault, Strike
+from bridge.cli.drill.strike import Fault, Strike
 from bridge.cli.out import Out
+
+BACKLOG: Final = 2_000
+"""Results owed when the link returns, from which on a cut is told of apart."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +53,8 @@ class Report:
     seed: int
     rate: float
     seconds: float
+    missing: Mapping[str, str] = field(default_factory=dict)
+    """Faults that were not run, and why."""
 
     @property
     def injected(self) -> int:
@@ -70,7 +75,14 @@ class Report:
 
 
 def report(
-    faults: Iterable[Fault], strikes: Sequence[Strike], counts: Sequence[Count], *, seed: int, rate: float, took: float
+    faults: Iterable[Fault],
+    strikes: Sequence[Strike],
+    counts: Sequence[Count],
+    *,
+    seed: int,
+    rate: float,
+    took: float,
+    missing: Mapping[str, str],
 ) -> Report:
     """Put together what belongs to each fault."""
     rows, total = [], Count()
@@ -84,7 +96,7 @@ def report(
         for n in mine:
             count.add(counts[n])
         rows.append(Row(fault, [strikes[n] for n in mine], count))
-    return Report(rows, total, seed, rate, took)
+    return Report(rows, total, seed, rate, took, missing)
 
 
 def show(out: Out, report: Report) -> None:
@@ -111,16 +123,34 @@ def show(out: Out, report: Report) -> None:
     out.say("when it was put right; longest is a job's time from stored to answered. Run again: executions beyond the")
     out.say("first, of the attempts that a fault interrupted.")
     out.say()
+    for what, row in _returns(report):
+        out.say(f"The link's return, {what}: 1st result {_span(row.first)} s, drained {_span(row.drained)} s")
+    for name, why in report.missing.items():
+        out.say(f"{name}: not run; {why}", style="yellow")
     total = report.total
     out.say(
         f"{report.injected} faults, {total.jobs:,} jobs in {report.seconds:.0f} s: {total.lost} lost, "
-        f"{total.doubled} doubled, {total.failed} with a wrong result; {total.again} run again where "
-        f"{total.interrupted:,} attempts were interrupted; {total.unknown} not known to be stored; seed {report.seed}"
+        f"{total.doubled} doubled, {total.failed} with a wrong result; seed {report.seed}"
     )
+    out.say(
+        f"{total.again:,} run again where {total.interrupted:,} attempts were interrupted; "
+        f"{total.unknown} not known to be stored, {total.unsent} never sent"
+    )
+    if total.late:
+        out.say(f"{total.late:,} refused as too late, rightly: a clock was off by an hour")
     for problem in report.problems:
         out.say(f"  {problem}", style="yellow")
     verdict = "nothing lost, nothing doubled" if report.holds else "NOT all of it holds"
     out.say(verdict, style="green" if report.holds else "bold red")
+
+
+def _returns(report: Report) -> list[tuple[str, Row]]:
+    """The cuts of the link taken together, and those that left a backlog."""
+    cuts = [row for row in report.rows if row.fault.cuts]
+    strikes = [strike for row in cuts for strike in row.strikes if strike.drained is not None]
+    long = [strike for strike in strikes if strike.owed >= BACKLOG]
+    some = [("cuts", strikes), (f"cuts with {BACKLOG:,} results owed and more", long)]
+    return [(f"{len(each)} {what}", Row(cuts[0].fault, each, Count())) for what, each in some if each]
 
 
 def as_json(report: Report) -> dict[str, Any]:
@@ -131,6 +161,11 @@ def as_json(report: Report) -> dict[str, Any]:
         "rate": report.rate,
         "seconds": round(report.seconds, 1),
         "injected": report.injected,
+        "not_run": dict(report.missing),
+        "returns": {
+            what: {"first_result": _rounded(row.first), "drained": _rounded(row.drained)}
+            for what, row in _returns(report)
+        },
         "total": asdict(report.total),
         "faults": [
             {

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from time import monotonic
 
-from bridge.cli.drill.faults import Fault, Strike
-from bridge.cli.drill.stage import Stage
+from bridge.cli.drill.stage import LOADED, WAYS, Stage
+from bridge.cli.drill.strike import Fault, Strike
 from bridge.errors import TransportError
 
 AGAIN = "started again"
@@ -43,9 +43,9 @@ async def _strike(stage: Stage, fault: Fault, strike: Strike) -> None:
     try:
         await fault.inject(stage, strike)
     finally:
-        strike.mended = monotonic()
-    await stage.until(lambda: stage.ledger.first_result(strike.mended) is not None, "a result after the fault")
-    strike.first = stage.ledger.first_result(strike.mended)
+        strike.mended, strike.owed = monotonic(), stage.ledger.open()
+    await stage.until(lambda: stage.ledger.first_result(strike.mended, LOADED) is not None, "a result after the fault")
+    strike.first = stage.ledger.first_result(strike.mended, LOADED)
     await stage.until_answered(strike.mended)
     strike.drained = monotonic()
     _notice(stage, fault, strike)
@@ -64,10 +64,12 @@ async def _mend(stage: Stage) -> None:
     """Have what a fault that went wrong left behind put right, so that the next finds all as it should be."""
     for child in [each for each in stage.workers if not each.alive]:
         stage.workers.remove(child)
-        await stage.start_worker()
-    if stage.producer is None or not stage.producer.alive:
-        stage.ledger.disowned()
-        await stage.start_producer()
+        await stage.start_worker(child.way)
+    for way in WAYS:
+        if not stage.producers[way].alive:
+            stage.ledger.disowned(way.queues)
+            await stage.start_producer(way)
+        stage.producers[way].tell("resume")
 
 
 def _leaves(group: BaseExceptionGroup[TransportError]) -> list[BaseException]:

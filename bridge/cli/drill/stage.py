@@ -15,8 +15,12 @@ from time import monotonic
 from typing import Final
 
 from bridge.cli.drill import producer, worker
+from bridge.cli.drill.disk import Disk
 from bridge.cli.drill.ledger import ENVIRONMENT, FILE, Ledger
+from bridge.cli.drill.skew import Skew
 from bridge.cli.drill.watch import Watch
+from bridge.cli.drill.worker import BACK as BACK_KIND
+from bridge.cli.drill.worker import JUNK, POISON, WORK
 from bridge.devserver import Bridge, launcher, monitor
 from bridge.errors import TransportError
 from bridge.identity import ENVIRONMENT as IDENTITY
@@ -24,8 +28,7 @@ from bridge.policy import Policy, load_policy
 
 ACK_WAIT_S: Final = 5
 POISON_ATTEMPTS: Final = 3
-WORKERS: Final = 2
-START_S: Final = 30.0
+START_S: Final = 60.0
 STEP_S: Final = 60.0
 """The longest that anything may take to heal; what takes longer is called lost."""
 
@@ -60,9 +63,51 @@ queues:
     producers: [relay]
     workers: bunny
     kinds: [step]
+  back:
+    producers: [bunny]
+    workers: relay
+    kinds: [step]
+    ack_wait: {ACK_WAIT_S}s
+    backoff: {{initial: 100ms, factor: 2, max: 1s}}
 """
 """What is killed here is processes, not the machine, which is what `durability: process` is for; and an ack wait that
 one can wait for, shorter than some of the faults."""
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """One of the two directions in which jobs flow.
+
+    Args:
+        queues: To which jobs are submitted; the first is under load.
+        producer: The identity that submits.
+        workers: The identity that works them.
+        app: The worker.
+        processes: How many workers.
+        share: Of the rate.
+        home: The cloud of the producer.
+        work: The cloud of the workers.
+    """
+
+    queues: tuple[str, ...]
+    producer: str
+    workers: str
+    app: str
+    processes: int
+    share: float
+    home: str
+    work: str
+
+    @property
+    def queue(self) -> str:
+        """The one under load."""
+        return self.queues[0]
+
+
+THERE: Final = Way((WORK.queue, POISON.queue, JUNK.queue), "relay", "bunny", "worker", 2, 0.75, "aws", "azure")
+BACK: Final = Way((BACK_KIND.queue,), "bunny", "relay", "back", 1, 0.25, "azure", "aws")
+WAYS: Final = (THERE, BACK)
+LOADED: Final = tuple(way.queue for way in WAYS)
 
 
 def drill_policy(folder: Path) -> Policy:
@@ -73,10 +118,15 @@ def drill_policy(folder: Path) -> Policy:
 
 
 class Child:
-    """A producer or a worker as in production: a process of its own. It cannot outlive this one."""
+    """A producer or a worker as in production: a process of its own. It cannot outlive this one.
 
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
-        self._process = process
+    Args:
+        process: What was started.
+        way: Whose jobs it submits or works.
+    """
+
+    def __init__(self, process: asyncio.subprocess.Process, way: Way) -> None:
+        self._process, self.way = process, way
 
     @property
     def pid(self) -> int:
@@ -116,6 +166,21 @@ class Child:
         await self._process.wait()
 
 
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """How large some faults are.
+
+    Args:
+        junk: Messages of the fault of that name.
+        black_hole: Seconds of the fault of that name.
+        backlog: Jobs that wait for the link in the fault of that name.
+    """
+
+    junk: int = 10_000
+    black_hole: float = 6.0
+    backlog: int = 2_000
+
+
 @dataclass(slots=True)
 class Stage:
     """Both clouds, the processes, and the ledger.
@@ -125,9 +190,10 @@ class Stage:
         ledger: What is judged by.
         watch: What processes and servers say.
         random: Decides how long, which and when.
-        rate: Jobs per second.
-        junk: Messages of the fault of that name.
-        black_hole: Seconds of the fault of that name.
+        rate: Jobs per second, both ways together.
+        sizes: How large some faults are.
+        disks: Under the servers' stores, if they can be full.
+        skew: How a process gets a wrong clock, if it can.
     """
 
     bridge: Bridge
@@ -135,26 +201,51 @@ class Stage:
     watch: Watch
     random: Random
     rate: float
-    junk: int
-    black_hole: float
+    sizes: Sizes
+    disks: Mapping[str, Disk] = field(default_factory=dict)
+    skew: Skew | None = None
     workers: list[Child] = field(default_factory=list)
-    producer: Child | None = None
+    producers: dict[Way, Child] = field(default_factory=dict)
     _started: int = 0
 
-    async def start_worker(self, variables: Mapping[str, str] | None = None) -> Child:
+    async def start_worker(self, way: Way = THERE, variables: Mapping[str, str] | None = None) -> Child:
         """One more worker, ready."""
-        app = f"{worker.__name__}:worker"
-        command = ("-m", "bridge.cli", "work", app, "--identity", str(self.bridge.identity("bunny")), "--json")
-        child = await self._start("worker", command, variables or {})
+        identity = str(self.bridge.identity(way.workers))
+        command = ("-m", "bridge.cli", "work", f"{worker.__name__}:{way.app}", "--identity", identity, "--json")
+        child = await self._start("worker", way, command, variables or {})
         self.workers.append(child)
         await self._until_ready(child, "worker")
         return child
 
-    async def start_producer(self) -> None:
-        """The producer, ready: what was owed to an earlier one is attached to."""
-        variables = {IDENTITY: str(self.bridge.identity("relay")), producer.RATE: str(self.rate)}
-        self.producer = await self._start("producer", ("-m", producer.__name__), variables)
-        await self._until_ready(self.producer, "producer")
+    async def start_producer(self, way: Way, variables: Mapping[str, str] | None = None) -> None:
+        """The producer of a direction, ready: what was owed to an earlier one is attached to."""
+        own = {
+            IDENTITY: str(self.bridge.identity(way.producer)),
+            producer.RATE: str(self.rate * way.share),
+            producer.OUTBOX: str(self.bridge.folder.path / f"outbox-{way.queue}"),
+        }
+        command = ("-m", producer.__name__, *way.queues)
+        self.producers[way] = child = await self._start("producer", way, command, {**own, **(variables or {})})
+        await self._until_ready(child, "producer")
+
+    async def pause(self, way: Way) -> None:
+        """Have no more jobs submitted in a direction until ``resume``, and wait until all have their results.
+
+        Raises:
+            TransportError: They have not.
+        """
+        now, child = monotonic(), self.producers[way]
+        child.tell("pause")
+        await self.until(lambda: self.ledger.said(child.pid, "paused", now), "the producer to pause")
+        await self.until(lambda: self.ledger.under_way(way.queue) == 0, "every job to be answered")
+
+    async def replace(self, child: Child, variables: Mapping[str, str] | None = None) -> int:
+        """Start a worker, and drain another: the exit code of that."""
+        await self.start_worker(child.way, variables)
+        child.signal(signal.SIGTERM)
+        code = await child.ended()
+        self.workers.remove(child)
+        return code
 
     async def until(self, probe: Callable[[], bool], what: str, timeout: float = STEP_S) -> None:
         """Wait until ``probe`` says yes.
@@ -182,15 +273,21 @@ class Stage:
         Raises:
             TransportError: They do not.
         """
-        now, jobs = monotonic(), max(5, int(self.rate / 4))
-        await self.until(lambda: self.ledger.results_since(now) >= jobs, f"{jobs} results")
+        now = monotonic()
+        for way in WAYS:
+            jobs = max(3, int(self.rate * way.share / 4))
+            await self.until(
+                lambda queue=way.queue, jobs=jobs: self.ledger.results_since(now, queue) >= jobs,  # type: ignore[misc]
+                f"{jobs} results",
+            )
 
     async def finish(self) -> None:
-        """Have the producer wait for what it is owed, then drain the workers."""
+        """Have the producers wait for what they are owed, then drain the workers."""
         with contextlib.suppress(TransportError):  # the ledger says what is missing
-            if self.producer is not None and self.producer.alive:
-                self.producer.tell("finish")
-                await self.producer.ended()
+            for child in self.producers.values():
+                child.tell("finish")
+            for child in self.producers.values():
+                await child.ended()
             for child in self.workers:
                 child.signal(signal.SIGTERM)
             for child in self.workers:
@@ -198,10 +295,10 @@ class Stage:
 
     async def kill(self) -> None:
         """End whatever still runs."""
-        for child in [*([self.producer] if self.producer is not None else []), *self.workers]:
+        for child in [*self.producers.values(), *self.workers]:
             await child.kill()
 
-    async def _start(self, role: str, command: tuple[str, ...], variables: Mapping[str, str]) -> Child:
+    async def _start(self, role: str, way: Way, command: tuple[str, ...], variables: Mapping[str, str]) -> Child:
         self._started += 1
         log = self.bridge.folder.log(f"{role}-{self._started}")
         log.parent.mkdir(parents=True, exist_ok=True)
@@ -217,7 +314,7 @@ class Stage:
                 start_new_session=True,  # Ctrl-C is for us
             )
         self.watch.follow(log)
-        return Child(process)
+        return Child(process, way)
 
     async def _until_ready(self, child: Child, role: str) -> None:
         await self.until(lambda: not child.alive or self.ledger.said(child.pid, "ready"), f"{role} ready", START_S)
@@ -226,18 +323,21 @@ class Stage:
 
 
 @contextlib.asynccontextmanager
-async def staged(bridge: Bridge, random: Random, rate: float, junk: int, black_hole: float) -> AsyncIterator[Stage]:
-    """Jobs flowing, until the block ends."""
+async def staged(
+    bridge: Bridge, random: Random, rate: float, sizes: Sizes, disks: Mapping[str, Disk], skew: Skew | None
+) -> AsyncIterator[Stage]:
+    """Jobs flowing both ways, until the block ends."""
     ledger = Ledger(bridge.folder.path / FILE)
     with contextlib.closing(ledger):
         async with Watch.running() as watch:
             for server in bridge.servers.values():
                 watch.follow(server.log)
-            stage = Stage(bridge, ledger, watch, random, rate, junk, black_hole)
+            stage = Stage(bridge, ledger, watch, random, rate, sizes, disks, skew)
             try:
-                for _ in range(WORKERS):
-                    await stage.start_worker()
-                await stage.start_producer()
+                for way in WAYS:
+                    for _ in range(way.processes):
+                        await stage.start_worker(way)
+                    await stage.start_producer(way)
                 yield stage
                 await stage.finish()
             finally:

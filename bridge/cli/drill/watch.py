@@ -17,6 +17,7 @@ MOST: Final = 50_000
 _SERVER_SAYS: Final = {
     "Leafnode connection closed": "link_closed",
     "Stale Client Connection": "link_stale",
+    "no space left on device": "disk_full",
 }
 
 
