@@ -69,7 +69,7 @@ class Fleet(MemoryRig):
         return Opener(self.identities[name], self.trust)
 
 
-async def until(condition: Callable[[], bool], timeout: float = 10.0) -> None:
+async def until(condition: Callable[[], bool], timeout: float = 60.0) -> None:
     """Wait for something that tells nobody."""
     give_up = time.monotonic() + timeout
     while not condition():

@@ -36,10 +36,10 @@ async def test_a_canary_is_answered_while_every_slot_is_taken() -> None:
     async with bridge.producer() as relay, bridge.producer("watch") as agent, bridge.working(worker):
         job = await relay.submit("thumbs", "resize", None)
         canary = await agent.submit("thumbs", CANARY, "cheep", priority=CANARY_PRIORITY)
-        assert await canary.result(str, timeout=10) == "cheep"
+        assert await canary.result(str, timeout=60) == "cheep"
         assert not job.done()
         go_on.set()
-        await job.result(timeout=10)
+        await job.result(timeout=60)
 
 
 async def test_a_canary_that_is_too_late_is_answered_and_leaves_no_dead_letter() -> None:
@@ -58,7 +58,7 @@ async def test_a_canary_that_is_too_late_is_answered_and_leaves_no_dead_letter()
         async with bridge.working(worker):
             for each in late:
                 with pytest.raises(DeadlineExceeded):
-                    await each.result(timeout=10)
+                    await each.result(timeout=60)
         dead = await bridge.transport("bunny").read("DEAD_thumbs", "dead.thumbs.*.*.*.*", first=1, most=9)
     assert [each.subject.split(".")[2] for each in dead] == ["relay"]
 
@@ -95,7 +95,7 @@ async def test_a_queue_whose_results_are_kept_for_less_has_canaries_too() -> Non
         async def ask(queue: str, text: str, deadline: float) -> None:
             kind = Kind(queue, CANARY, str, str)
             canary = await agent.submit(kind, text, priority=CANARY_PRIORITY, deadline=deadline)
-            assert await canary.result(timeout=10) == text
+            assert await canary.result(timeout=60) == text
 
         await canaries.once("thumbs", ask)
     assert not canaries.proofs["thumbs"].failures

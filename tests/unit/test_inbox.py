@@ -32,7 +32,7 @@ from tests.unit.test_replays import died, letters, operating, worker_of
 RESULTS = "RESULTS_thumbs"
 ACK_WAIT_MS = 1000
 """What a test waits for, and longer than one loop on a busy machine stands still."""
-SOON_S = 10.0
+SOON_S = 60.0
 
 
 def fleet_with(**thumbs: Any) -> Fleet:  # noqa: ANN401  fields of Queue

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 import stat
+import time
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -83,11 +85,14 @@ def test_a_log_that_is_written_without_a_pause_does_not_grow_without_end(
 ) -> None:
     monkeypatch.setattr(ledgerfile, "LONGEST_LOG", 1 << 20)
     monkeypatch.setattr(ledgerfile, "CHECKPOINT", 1 << 19)
-    largest = 0
+    log, size, cut, give_up = tmp_path / f"{FILE}-wal", 0, 0, time.monotonic() + 60
     with opened(tmp_path, 64 << 20) as file:
-        for n in range(4000):
+        for n in count():
             file.put(f"thumbs.relay.{n % 100}", Row(bytes(32), b"", 1, bytes(2300)), n)
-            largest = max(largest, (tmp_path / f"{FILE}-wal").stat().st_size)
-    assert largest < 30 << 20  # of some 40 MB written: the thread is one of many on a busy machine
+            before, size = size, log.stat().st_size
+            cut += size < before  # how much was written by then is up to the machine: the thread is one of many
+            if cut == 3 and n >= 100:
+                break
+            assert time.monotonic() < give_up
     with contextlib.closing(sqlite3.connect(tmp_path / FILE)) as db:
         assert db.execute("SELECT count(*) FROM jobs").fetchone() == (100,)
