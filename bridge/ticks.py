@@ -9,7 +9,7 @@ clock instead: no tick in a skipped hour, and those of an hour that comes twice,
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, tzinfo
 from importlib.resources import files
 from itertools import islice
 from typing import Final
@@ -89,6 +89,18 @@ def zones() -> frozenset[str]:
     return frozenset(files("tzdata").joinpath("zones").read_text("utf-8").split())
 
 
+def zone(name: str) -> tzinfo:
+    """A zone of `zones`, as the package ``tzdata`` has it.
+
+    Not as this machine has it: where governments change their clocks, two agents with different rules would submit
+    a tick at different instants, and so as two jobs.
+    """
+    if name == "UTC":
+        return UTC  # the standard's, of which cronsim knows that its clocks are never changed
+    with files("tzdata").joinpath("zoneinfo", *name.split("/")).open("rb") as rules:
+        return ZoneInfo.from_file(rules, key=name)
+
+
 class Ticks:
     """The ticks of one schedule: whole seconds for an expression, multiples of the interval since 1970 otherwise.
 
@@ -100,8 +112,7 @@ class Ticks:
 
     def __init__(self, cron: str, timezone: str = "UTC", every_ms: int = 0) -> None:
         self._cron, self._every = cron, every_ms
-        # The standard's UTC, of which cronsim knows that its clocks are never changed.
-        self._zone = UTC if timezone == "UTC" else ZoneInfo(timezone)
+        self._zone = zone(timezone)
 
     def next(self, after_ms: int) -> int | None:
         """The first tick after a time; None if there is none in fifty years."""

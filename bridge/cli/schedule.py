@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from datetime import datetime
 from typing import Annotated, Final
-from zoneinfo import ZoneInfo
 
 import typer
 
@@ -14,7 +13,7 @@ from bridge.cli.where import find_policy, read_policy
 from bridge.clock import now_ms
 from bridge.policy import Schedule
 from bridge.policy.quantities import spell_duration
-from bridge.ticks import Ticks, as_text
+from bridge.ticks import Ticks, as_text, zone
 
 MOST: Final = 100
 
@@ -80,4 +79,4 @@ def _when(schedule: Schedule) -> str:
 
 
 def _local(tick: int, schedule: Schedule) -> str:
-    return f"{datetime.fromtimestamp(tick / 1000, ZoneInfo(schedule.timezone)):%Y-%m-%d %H:%M:%S %z}"
+    return f"{datetime.fromtimestamp(tick / 1000, zone(schedule.timezone)):%Y-%m-%d %H:%M:%S %z}"

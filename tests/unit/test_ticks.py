@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import zoneinfo
 from datetime import datetime
+from importlib.resources import files
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -25,6 +28,20 @@ def following(ticks: Ticks, after: str, count: int) -> list[str]:
         time = tick
         found.append(as_text(tick))
     return found
+
+
+def test_what_a_machine_takes_a_zone_for_does_not_count(tmp_path: Path) -> None:
+    (tmp_path / "Europe").mkdir()
+    (tmp_path / "Europe" / "Berlin").write_bytes((files("tzdata") / "zoneinfo" / "Asia" / "Tokyo").read_bytes())
+    before = following(Ticks("0 12 * * *", "Europe/Berlin"), "2026-03-01T00:00:00Z", 1)
+    try:
+        zoneinfo.reset_tzpath([str(tmp_path)])
+        zoneinfo.ZoneInfo.clear_cache()
+        assert following(Ticks("0 12 * * *", "Europe/Berlin"), "2026-03-01T00:00:00Z", 1) == before
+    finally:
+        zoneinfo.reset_tzpath()
+        zoneinfo.ZoneInfo.clear_cache()
+    assert before == ["2026-03-01T11:00:00Z"]
 
 
 def test_an_expression_is_meant_in_its_zone() -> None:
