@@ -98,6 +98,11 @@ class Draft:
     wrap: Wrap | None = None
     """Of a message whose payload was sealed before it, under the secret of this: `Sealer.wrap` made it."""
 
+    def naming(self, payload: Manifest, wrap: Wrap) -> Draft:
+        """The same, naming a payload that was sealed under the wrap's secret."""
+        core = replace(self.core, transfer=payload.transfer, index=payload.index, length=payload.length)
+        return replace(self, core=core, wrap=wrap)
+
 
 # --- sealing ---------------------------------------------------------------------------------------
 

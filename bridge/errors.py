@@ -8,7 +8,8 @@
     │   ├── ConfigurationError  an identity folder, a key file or an address is wrong or missing
     │   ├── PayloadTooLarge     arguments or a result above the queue's limit
     │   ├── InvalidArguments    arguments or a result that do not fit their type
-    │   └── KeyConflict         a key that was used for other arguments
+    │   ├── KeyConflict         a key that was used for other arguments
+    │   └── SpoolFull           no room on this machine's disk for a payload
     ├── TransportError        the operator: a broker, a link or a permission; trying again may help
     │   ├── NotConnected        no connection to the local NATS server
     │   │   └── IdentityRefused   the server goes on not to accept this identity: revoked, or not deployed
@@ -16,6 +17,7 @@
     │   ├── PublishTimeout      no PubAck in time: the message may or may not be stored
     │   ├── QueueFull           the stream's limit is reached; nothing was stored
     │   │   └── OutboxFull        the producer's own outbox keeps no more; nothing was sent
+    │   ├── PartMissing         a part of a payload is not where its author stored it
     │   └── SubjectTaken        the subject holds a message already: the fence
     ├── TrustError            the bridge's owners: the trust bundle cannot be relied on
     │   ├── BadBundle, BundleExpired, BundleRolledBack, BelowThreshold, RepeatedSigner, WeakKey
@@ -85,6 +87,10 @@ class KeyConflict(UsageError):
     """The key of a keyed job was used before, for another kind of job or for other arguments."""
 
 
+class SpoolFull(UsageError):
+    """This machine's disk has no room for a payload; it is on its author's side still."""
+
+
 # --- the operator ----------------------------------------------------------------------------------
 
 
@@ -118,6 +124,10 @@ class QueueFull(TransportError):
 
 class OutboxFull(QueueFull):
     """The producer's outbox on disk has no room for a job; nothing was sent."""
+
+
+class PartMissing(TransportError):
+    """A part of a payload is not where its author stored it: it is past its time, or its stream was emptied."""
 
 
 class SubjectTaken(TransportError):

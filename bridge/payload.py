@@ -140,15 +140,19 @@ class PartOpener:
             raise BadPart("the index of a payload is not the one that was signed")
         self._index = index
 
+    def matches(self, number: int, sealed: bytes | memoryview) -> bool:
+        """Whether a part is the one that was signed, in this place; no key is used."""
+        if self._index is None:
+            raise ValueError("the index comes first")
+        return crypto.sha256(sealed) == self._index[32 * number : 32 * number + 32]
+
     def check(self, number: int, sealed: bytes | memoryview) -> None:
-        """Compare a part with the index; no key is used.
+        """As `matches`.
 
         Raises:
             BadPart: It is not the one that was signed, in this place.
         """
-        if self._index is None:
-            raise ValueError("the index comes first")
-        if crypto.sha256(sealed) != self._index[32 * number : 32 * number + 32]:
+        if not self.matches(number, sealed):
             raise BadPart(f"part {number} of a payload is not the one that was signed")
 
     def open(self, number: int, sealed: bytes | memoryview) -> bytes:

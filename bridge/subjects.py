@@ -86,6 +86,11 @@ def slots_stream(queue: str) -> str:
     return f"SLOTS_{queue}"
 
 
+def parts_stream(queue: str) -> str:
+    """Parts of payloads, where their authors are: those of jobs in the producers' cloud, of results in the workers'."""
+    return f"PARTS_{queue}"
+
+
 def jobs_consumer(pool: str, priority: str) -> str:
     """The durable pull consumer of one priority."""
     return f"{pool}-{priority}"
@@ -131,6 +136,11 @@ def event(key: JobKey) -> str:
 def replay(key: JobKey) -> str:
     """``replay.<queue>.<producer>.<session>.<n>.<generation>``"""
     return _generation("replay", key)
+
+
+def part(key: JobKey, transfer: str, number: int) -> str:
+    """``parts.<queue>.<producer>.<session>.<n>.<transfer>.<number>``"""
+    return f"parts.{key.queue}.{key.producer}.{key.session}.{key.n}.{transfer}.{number}"
 
 
 def of_job(key: JobKey, priority: str, later: bool) -> str:
@@ -325,6 +335,20 @@ def any_replay(queue: str) -> str:
 def any_slot(queue: str) -> str:
     """All that is stored about the limits of a queue."""
     return f"slots.{queue}.>"
+
+
+def any_part(queue: str, producer: str = "*") -> str:
+    """The parts of a queue's payloads, of one producer's jobs where given."""
+    return f"parts.{queue}.{producer}.*.*.*.*"
+
+
+def get_parts(queue: str, producer: str | None = None, cloud: str | None = None) -> str:
+    """What asks for any of them by name, one at a time.
+
+    It ends in ``>``, since nats-server 2.15.1 tells the other end of a link of no service of its own whose permitted
+    subject has two ``*`` in a row.
+    """
+    return direct_get(parts_stream(queue), ".".join(("parts", queue, *([producer] if producer else []), ">")), cloud)
 
 
 def done_template(queue: str) -> str:

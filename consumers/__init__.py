@@ -22,6 +22,7 @@ if getattr(bridge, "HOME", None) is None:
     )
 
 from bridge.job import Content, Kind
+from bridge.transfer import Payload
 from consumers.children import WorkerProcessDied
 from consumers.handlers import Job
 from consumers.limits import Backoff
@@ -34,6 +35,7 @@ __all__ = [
     "Content",
     "Job",
     "Kind",
+    "Payload",
     "Reject",
     "Retry",
     "Snooze",

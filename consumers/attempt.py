@@ -8,6 +8,7 @@ import inspect
 import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Executor as ThreadPool
+from contextlib import AbstractAsyncContextManager
 from functools import partial
 from typing import Any
 
@@ -15,17 +16,20 @@ import structlog
 
 from bridge.clock import now_ms
 from bridge.envelope import Opener
-from bridge.errors import InvalidArguments, Refusal
-from bridge.job import decode, encode
+from bridge.errors import BadPrelude, InvalidArguments, Refusal
 from bridge.signals import Operation, Signals, about, metrics
+from bridge.transfer import IN_MEMORY
 from consumers.cancels import Cancels
 from consumers.case import Case
 from consumers.children import Children, HandlerFailed, WorkerProcessDied
 from consumers.handlers import Handler, Job, moment
 from consumers.isolation import names
 from consumers.limits import Backoff, backoff
+from consumers.payloads import Hindered, Payloads, given
 from consumers.progress import Reports
-from consumers.verdict import Cancelled, Done, Reject, Retry, Snooze, TooLate, Verdict
+from consumers.verdict import Cancelled, Reject, Retry, Snooze, TooLate, Verdict
+
+_Arguments = AbstractAsyncContextManager[Any]
 
 _log = structlog.get_logger(__name__)
 
@@ -35,6 +39,7 @@ class Attempts:
 
     Args:
         opener: Opens the arguments.
+        payloads: Fetches those in parts, and stores such results.
         cancels: Stops handlers of jobs that are cancelled.
         reports: Tells how far handlers are.
         threads: Where plain functions run.
@@ -45,6 +50,7 @@ class Attempts:
     def __init__(
         self,
         opener: Opener,
+        payloads: Payloads,
         cancels: Cancels,
         reports: Reports,
         threads: ThreadPool,
@@ -52,6 +58,7 @@ class Attempts:
         signals: Signals,
     ) -> None:
         self._opener = opener
+        self._payloads = payloads
         self._cancels = cancels
         self._reports = reports
         self._threads = threads
@@ -62,10 +69,9 @@ class Attempts:
         """Open the arguments and run the handler: one attempt, one verdict. Only cancelling stops it."""
         try:
             opened = self._opener.open(case.job)
-            if opened.payload is not None:
-                return Reject("a payload in parts, which this release does not read", type="PayloadTooLarge")
-            content = opened.content
-            args = content if handler.isolation is not None else decode(content, handler.args)
+            if opened.payload is not None and opened.content.body:
+                raise BadPrelude("a body beside a payload in parts")
+            inline = given(opened.content, handler) if opened.payload is None else None
         except Refusal as refusal:
             return Reject(str(refusal), type=refusal.name)
         except InvalidArguments as error:
@@ -98,7 +104,8 @@ class Attempts:
         begun, ended = time.monotonic(), "CancelledError"  # unless it comes to a verdict
         try:
             with case.span.current(), self._cancels.running(case):
-                verdict, ended = await self._outcome(case, handler, args, job)
+                arguments = self._payloads.arguments(case, handler, opened, inline)
+                verdict, ended = await self._outcome(case, handler, arguments, job)
             return verdict
         finally:
             report.over = True
@@ -106,24 +113,29 @@ class Attempts:
             if case.counted:
                 self._meter.time(metrics.RUN_TIME, time.monotonic() - begun, case.queue, core.kind)
 
-    async def _outcome(self, case: Case, handler: Handler, args: Any, job: Job) -> tuple[Verdict, str]:
+    async def _outcome(self, case: Case, handler: Handler, arguments: _Arguments, job: Job) -> tuple[Verdict, str]:
         """Run a handler: the verdict, and the name of what it raised."""
         if handler.isolation is None:
-            return await self._timed(case, handler, partial(self._call, handler, args, job))
+            return await self._timed(case, handler, arguments, partial(self._call, handler, job))
         try:
             async with self._children.one(handler.isolation) as child:  # its start is not the handler's time
-                call = partial(child.run, job, args, case.settings.max_payload)
-                return await self._timed(case, handler, call)
+                call = partial(child.run, job, min(case.settings.max_payload, IN_MEMORY))
+                return await self._timed(case, handler, arguments, call)
         except WorkerProcessDied as error:
             return self._failed(case, handler, error)
 
-    async def _timed(self, case: Case, handler: Handler, call: Callable[[], Awaitable[Any]]) -> tuple[Verdict, str]:
+    async def _timed(
+        self, case: Case, handler: Handler, arguments: _Arguments, call: Callable[[Any], Awaitable[Any]]
+    ) -> tuple[Verdict, str]:
         late = (case.core.expires - now_ms()) / 1000
         limit = min(late, handler.limits.timeout_s or late)
         case.starts(limit)
         try:
-            async with case.stop, asyncio.timeout(limit) as clock:
-                value = await call()
+            # A payload is read and a result's is stored within the handler's time, and its arguments last until then.
+            async with case.stop, asyncio.timeout(limit) as clock, arguments as args:
+                return await self._payloads.result(case, await call(args)), ""
+        except Hindered as hindered:
+            return hindered.verdict, hindered.reason
         except Cancelled as cancelled:
             if case.stop.reason is None:  # the handler's own idea
                 return self._failed(case, handler, cancelled)
@@ -151,10 +163,6 @@ class Attempts:
             return self._failed_apart(case, handler, failure)
         except (Exception, SystemExit) as error:
             return self._failed(case, handler, error)
-        try:
-            return Done(encode(value)), ""
-        except InvalidArguments as error:
-            return Reject(str(error), type="InvalidResult"), "InvalidResult"
 
     def _begin(self, case: Case) -> None:
         """Tell how long the job has waited, and start the span of its attempt."""
@@ -175,7 +183,7 @@ class Attempts:
             self._tracer.start(Operation.RECEIVE, destination, seen, parent=core.traceparent, start_ms=issued).end()
         case.span = self._tracer.start(Operation.PROCESS, destination, seen, parent=core.traceparent)
 
-    async def _call(self, handler: Handler, args: Any, job: Job) -> object:
+    async def _call(self, handler: Handler, job: Job, args: Any) -> object:
         arguments = (args, job) if handler.takes_job else (args,)
         if handler.is_async:
             value = handler.function(*arguments)

@@ -117,13 +117,13 @@ class Child:
         """Whether it can be given a job."""
         return self.idle and self._process.returncode is None
 
-    async def run(self, job: Job, args: Content, limit: int) -> Content:
+    async def run(self, job: Job, limit: int, args: Content) -> Content:
         """One attempt; raises what the handler raises of `Reject`, `Retry` and `Snooze`.
 
         Args:
             job: What is known of it.
-            args: The arguments, as they were sent.
             limit: Bytes of a result.
+            args: The arguments, as they were sent.
 
         Raises:
             HandlerFailed: The handler raised anything else.

@@ -11,6 +11,7 @@ from typing import Any, Final, Protocol, TypeVar, overload
 
 from bridge.errors import ConfigurationError
 from bridge.job import CANARY, Kind
+from bridge.transfer import Payload
 from consumers.isolation import Isolation
 from consumers.limits import Limits
 from consumers.stop import Stop
@@ -134,6 +135,8 @@ class Handler:
     limits: Limits = field(default_factory=Limits)
     isolation: Isolation | None = None
     """Of what runs in a process of its own."""
+    stream: bool = False
+    """Whether it takes a payload's parts as they come, each verified, before there are all."""
 
 
 class Handlers:
@@ -150,6 +153,7 @@ class Handlers:
         contract: Kind[Any, Any] | None = None,
         limits: Limits = _NONE,
         isolation: Isolation | None = None,
+        stream: bool = False,
     ) -> None:
         """Register ``function``.
 
@@ -165,7 +169,11 @@ class Handlers:
             raise ConfigurationError(
                 f"{name}: takes {_type_name(handler.args)}, but its Kind says {_type_name(contract.args)}"
             )
-        self._handlers[queue, kind] = replace(handler, limits=limits, isolation=isolation)
+        if handler.args is Payload and isolation is not None:
+            raise ConfigurationError(f"{name}: a process of its own takes no Payload; let it take bytes, up to 64 MiB")
+        if stream and handler.args is not Payload:
+            raise ConfigurationError(f"{name}: stream=True is for a handler that takes a Payload")
+        self._handlers[queue, kind] = replace(handler, limits=limits, isolation=isolation, stream=stream)
 
     def get(self, queue: str, kind: str) -> Handler | None:
         """The handler of a kind, or None. Of a canary, which no user's can be, it is the bridge's own."""

@@ -45,6 +45,7 @@ from consumers.verdict import (
     Reject,
     Repeat,
     Retry,
+    Sent,
     Snooze,
     TooLate,
     Verdict,
@@ -148,8 +149,8 @@ class Settler:
     async def _settle(self, case: Case, verdict: Verdict, span: Span) -> None:
         log = _log.bind(queue=case.queue, kind=case.core.kind, job=case.core.job, attempt=case.attempt)
         match verdict:
-            case Done(content):
-                await self._answer(case, Status.SUCCEEDED, content, span)
+            case Done(content, sent):
+                await self._answer(case, Status.SUCCEEDED, content, span, sent)
             case Reject():
                 log.warning("job_failed", error=_word(verdict.type))
                 failure = Failure(verdict.type[:MAX_MESSAGE_CHARS], verdict.reason[:MAX_MESSAGE_CHARS])
@@ -196,7 +197,9 @@ class Settler:
                 log.warning("job_parked", seconds=round(delay, 1), reason=reason)
                 await self._transport.nak(case.delivery, delay)
 
-    async def _answer(self, case: Case, status: Status, content: Content, settling: Span) -> None:
+    async def _answer(
+        self, case: Case, status: Status, content: Content, settling: Span, sent: Sent | None = None
+    ) -> None:
         """Have a result stored at the fence, then ack."""
         span, traceparent = NO_SPAN, case.core.traceparent
         if traceparent is not None:
@@ -205,18 +208,20 @@ class Settler:
             span = self._tracer.start(Operation.SEND, f"results.{case.queue}", seen, parent=parent)
         ended = "CancelledError"
         try:
-            ended = await self._send(case, status, content, span.traceparent or traceparent)
+            ended = await self._send(case, status, content, sent, span.traceparent or traceparent)
         except BridgeError as error:
             ended = type(error).__name__
             raise
         finally:
             span.end(ended)
 
-    async def _send(self, case: Case, status: Status, content: Content, traceparent: str | None) -> str:
+    async def _send(
+        self, case: Case, status: Status, content: Content, sent: Sent | None, traceparent: str | None
+    ) -> str:
         """As `_answer`; returns the name of what kept the result from being the one that stands."""
         now = now_ms()
         try:
-            data = await self._seal(case, status, content, now, traceparent)
+            data = await self._seal(case, status, content, sent, now, traceparent)
         except Refusal as refusal:  # of the bundle: the producer's keys ran out, and a new bundle may have others
             _log.error("no_key_to_answer", queue=case.queue, producer=case.core.sender, refusal=refusal.name)
             await self._transport.nak(case.delivery, LONGEST_PAUSE_S)
@@ -255,7 +260,9 @@ class Settler:
             self._count(metrics.RESULT_BYTES, case, case.core.kind, by=len(data))
         return taken
 
-    async def _seal(self, case: Case, status: Status, content: Content, now: int, traceparent: str | None) -> bytes:
+    async def _seal(
+        self, case: Case, status: Status, content: Content, sent: Sent | None, now: int, traceparent: str | None
+    ) -> bytes:
         limit = case.settings.max_payload
         if len(content.body) > limit:
             raise PayloadTooLarge(
@@ -263,7 +270,9 @@ class Settler:
             )
         core = case.answer("result", case.attempt, self._worker, now, traceparent, case.core.args_tag)
         recipients = (self._opener.trust.peer(case.core.sender).kem_key(now),)
-        return (await self._batcher.seal(Draft(core, recipients, content, status), now)).data
+        draft = Draft(core, recipients, content, status)
+        draft = draft if sent is None else draft.naming(sent.manifest, sent.wrap)
+        return (await self._batcher.seal(draft, now)).data
 
     async def _poisoned(self, case: Case, refusal: Refusal) -> None:
         _log.error("fence_poisoned", queue=case.queue, job=case.core.job, refusal=refusal.name)

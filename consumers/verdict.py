@@ -29,8 +29,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import timedelta
 
+from bridge.envelope import Wrap
 from bridge.errors import Refusal
 from bridge.job import Content
+from bridge.payload import Manifest
 
 
 class Retry(Exception):
@@ -85,10 +87,20 @@ class Cancelled(Exception):
 
 
 @dataclass(frozen=True, slots=True)
+class Sent:
+    """A result's payload, stored, and what the result is to name it by."""
+
+    wrap: Wrap
+    manifest: Manifest
+
+
+@dataclass(frozen=True, slots=True)
 class Done:
     """The handler returned this."""
 
     content: Content
+    sent: Sent | None = None
+    """Where it is in parts, stored already."""
 
 
 @dataclass(frozen=True, slots=True)

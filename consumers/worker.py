@@ -42,6 +42,7 @@ from consumers.isolation import Isolation
 from consumers.leasethread import Connect, LeaseThread, renewing
 from consumers.ledger import LEAST_LIMIT, LIMIT, NoLedger, State, remembering
 from consumers.limits import Backoff, Limits
+from consumers.payloads import Payloads
 from consumers.progress import Reports
 from consumers.settle import Settler
 
@@ -147,6 +148,7 @@ class Worker:
         isolation: Literal["process"] | None = None,
         memory: int | None = None,
         recycle: int | None = None,
+        stream: bool = False,
     ) -> Register[A, R]: ...
     @overload
     def handler(
@@ -162,6 +164,7 @@ class Worker:
         isolation: Literal["process"] | None = None,
         memory: int | None = None,
         recycle: int | None = None,
+        stream: bool = False,
     ) -> Callable[[F], F]: ...
 
     def handler(
@@ -177,6 +180,7 @@ class Worker:
         isolation: Literal["process"] | None = None,
         memory: int | None = None,
         recycle: int | None = None,
+        stream: bool = False,
     ) -> Any:
         """Register a function for a kind of job, as ``(queue, kind)`` or a typed `Kind`.
 
@@ -197,6 +201,8 @@ class Worker:
                 Past its time it gets SIGTERM, and SIGKILL 3 s later. Hooks do not run there.
             memory: With it: bytes of addresses that such a process may use.
             recycle: With it: jobs after which another process takes its place; None is 100.
+            stream: Call a handler that takes a `Payload` before all of it is there: ``async for`` gives its parts as
+                they come, each verified, and raises where one is not what the producer signed.
 
         Raises:
             ConfigurationError: The function is no handler, a limit cannot be, or the kind has a handler.
@@ -211,7 +217,7 @@ class Worker:
 
         def register(function: F) -> F:
             apart = None if isolation is None else Isolation.of(function, memory, recycle)
-            self._handlers.add(queue, kind, function, contract, limits, apart)
+            self._handlers.add(queue, kind, function, contract, limits, apart, stream)
             return function
 
         return register
@@ -322,7 +328,8 @@ class Worker:
             queues = self._queues(connection)
             cancels = Cancels(opener, transport, signals.meter)
             reports = Reports(sealer, opener, transport, worker)
-            attempts = Attempts(opener, cancels, reports, threads, children, signals)
+            kept = Payloads(opener, sealer, transport)
+            attempts = Attempts(opener, kept, cancels, reports, threads, children, signals)
             meter, ledger = signals.meter, self._ledger
             judge = Judge(opener, sealer, transport, self._handlers, attempts, cancels, queues, ledger, worker, meter)
             settler = Settler(judge, Batcher(sealer), opener, transport, ledger, worker, signals)

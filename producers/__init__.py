@@ -26,6 +26,7 @@ from bridge.errors import (
     OutcomeUnknown,
 )
 from bridge.job import Content, JobToken, Kind, Status
+from bridge.transfer import Payload
 from producers.client import Producer
 from producers.events import Progress
 from producers.handle import Handle
@@ -44,6 +45,7 @@ __all__ = [
     "KeyConflict",
     "Kind",
     "OutcomeUnknown",
+    "Payload",
     "Producer",
     "Progress",
     "Result",

@@ -20,6 +20,8 @@ from bridge.job import JobToken, Kind
 from bridge.member import Member, folder_from_env
 from bridge.signals import OFF, Signals, signalling
 from bridge.signals.metrics import HANDLES
+from bridge.transfer.outgoing import Told
+from bridge.transfer.value import pack
 from bridge.transport import Transport
 from bridge.trust import Trust
 from producers.arrivals import KEYED, Arrivals
@@ -34,6 +36,7 @@ from producers.inbox import PREFETCH, Inbox
 from producers.keyed import Keyed, Keys
 from producers.outbox import Outbox, Parcel
 from producers.outboxfile import keeping
+from producers.payloads import Payloads
 from producers.terms import Priority, Terms, contract_of
 
 if TYPE_CHECKING:
@@ -79,8 +82,10 @@ class Producer:
         self._outbox = Outbox(identity, self._opener, connection, transport, self._copies, signals)
         self._arrivals = Arrivals(connection, transport, self._opener, self._copies, signals)
         self._gaps = Gaps(self._copies, self._outbox, self._arrivals, transport, signals)
-        canceller = Canceller(identity, self._opener, connection, transport)
-        self._desk = Desk(self._arrivals.ask, canceller.cancel, Events(connection, transport, self._opener).of)
+        self._payloads = read = Payloads(connection, transport)
+        cancel = Canceller(identity, self._opener, connection, transport).cancel
+        events = Events(connection, transport, self._opener).of
+        self._desk = Desk(self._arrivals.ask, cancel, events, read.read, read.stream)
         self._keys = Keys(
             identity.dedup_secret, identity.name, self._opener, transport, self._outbox, self._arrivals, self._handle
         )
@@ -161,6 +166,7 @@ class Producer:
                 if not watcher.cancelled():
                     watcher.result()  # raises what ended it
         finally:
+            await self._payloads.close()
             self._unwatch()
             await self._copies.close()
             self._arrivals.abandon(NotConnected("the producer was closed; attach the job's token to a new one"))
@@ -181,6 +187,7 @@ class Producer:
         key: str | None = None,
         retry_failed: bool = False,
         timeout: float = SUBMIT_TIMEOUT_S,
+        progress: Told | None = None,
     ) -> Handle[R]: ...
     @overload
     async def submit(
@@ -198,6 +205,7 @@ class Producer:
         key: str | None = None,
         retry_failed: bool = False,
         timeout: float = SUBMIT_TIMEOUT_S,
+        progress: Told | None = None,
     ) -> Handle[Any]: ...
 
     async def submit(
@@ -215,51 +223,48 @@ class Producer:
         key: str | None = None,
         retry_failed: bool = False,
         timeout: float = SUBMIT_TIMEOUT_S,
+        progress: Told | None = None,
     ) -> Handle[Any]:
         """Store one job, as ``submit(queue, kind, args)`` or ``submit(Kind(...), args)``.
 
         Args:
-            queue: The queue's name, or the typed contract.
-            kind: The kind's name; with a contract, the arguments.
-            args: A pydantic model, a dataclass, a JSON value or bytes.
+            queue: The queue's name and, as ``kind``, the kind's; or the typed contract and, as ``kind``, the arguments.
+            args: A pydantic model, a dataclass, a JSON value; bytes, a `Path`, a binary file, an async iterator of
+                bytes, or a `Payload` of one of these. What has more than 256 KiB is stored in parts first.
             deadline: Seconds after which the job is no longer started nor let run; by default the queue's. They count
                 from when it may start.
             priority: ``high`` before ``normal`` before ``low``, by weight: low never starves.
-            delay: Seconds before it may start.
-            at: When it may start, with a time zone; instead of ``delay``.
+            delay: Seconds before it may start; or ``at``: when, with a time zone.
             concurrency_key: Such as ``customer-7``; of one's jobs with it at most ``concurrency_per_key`` run at once.
             key: What the job is the same by, such as ``order-42``: submitted again with the same arguments, from any
                 process of this identity and while its result stands (``result_ttl``), it is the same job. Not with a
                 priority or a time.
             retry_failed: Whether a keyed job that failed, or was too late, runs again, as its next generation.
-            timeout: Seconds to try; the same bytes are sent again while no PubAck comes.
+            timeout: Seconds to try; the same bytes are sent again while no PubAck comes. Parts take what they take.
+            progress: Told how many bytes of a payload in parts are on their way.
 
         Returns:
             The handle, once the local server has stored the job.
 
         Raises:
-            ConfigurationError: This identity has no such queue or kind.
-            KeyConflict: The key was used before, for another kind of job or other arguments.
+            ConfigurationError, KeyConflict: No such queue or kind; the key was used for another job or other arguments.
             InvalidArguments, PayloadTooLarge: The arguments do not fit; nothing was sent.
             BundleExpired, IdentityRevoked, NotAuthorised: The trust bundle does not allow it; nothing was sent.
-            QueueFull, Denied: Nothing was stored.
-            OutboxFull: An outbox on disk has no room for it; nothing was sent.
+            QueueFull, OutboxFull, Denied: Nothing was stored.
             PublishTimeout: Not known to be stored in ``timeout``.
         """
         timeout = seconds("timeout", timeout)
         contract, value = contract_of(queue, kind, args)
         self._outbox.settings(contract)
         terms = Terms(deadline, priority, delay, at, concurrency_key)
+        value = await pack(value)
         if key is not None:
             left = await self._arrivals.ready(contract.queue, KEYED, MAX_OPEN, timeout)
             return await self._keys.submit(contract, value, key, terms, left, retry_failed)
         if retry_failed:
             raise UsageError("retry_failed without a key: nothing says which job is meant")
         left = await self._arrivals.ready(contract.queue, self._outbox.session, MAX_OPEN, timeout)
-        (parcel,) = await self._outbox.seal(contract, [value], terms)
-        if isinstance(parcel, BridgeError):
-            raise parcel
-        return await self._store(parcel, contract, left)
+        return await self._store(await self._outbox.seal_any(contract, value, terms, progress), contract, left)
 
     @overload
     async def submit_many(
@@ -311,9 +316,7 @@ class Producer:
         """Store many jobs, up to 64 under one signature and at most ``window`` in flight.
 
         Args:
-            queue: As `submit`.
-            kind: As `submit`; with a contract, the iterable of arguments.
-            args: The arguments of each job, read as they are needed.
+            queue: As `submit`; so are ``kind`` and ``args``, but for an iterable of arguments, read as needed.
             deadline, priority, delay, at, concurrency_key, timeout: As `submit`, for each job.
             window: Jobs that await their PubAck at once.
 
@@ -381,13 +384,13 @@ class Producer:
         return Inbox(self._connection, queue, self._transport, self._opener, self._signals, prefetch)
 
     async def _store(self, parcel: Parcel, kind: Kind[Any, Any], timeout: float) -> Handle[Any]:
-        sealed, core = parcel.sealed, parcel.sealed.core
-        token = JobToken(*core.key, sealed.digest.hex())
-        handle = self._handle(token, core.expires - now_ms(), kind.result)
-        handle.signed = Signed(sealed.digest, core.kind, core.expires)
+        digest, core = parcel.sealed.digest, parcel.sealed.core
+        handle = self._handle(JobToken(*core.key, digest.hex()), core.expires - now_ms(), kind.result)
+        handle.signed = Signed(digest, core.kind, core.expires)
         handle.stored_at = handle.asked_at
         self._arrivals.expect(handle)  # before it is sent: the answer may be faster than the PubAck
         await self._outbox.store(parcel, timeout)
+        self._payloads.sent(handle, core)
         return handle
 
     def _handle(

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, TypeVar, overload
 
 from bridge.durations import seconds
@@ -14,6 +15,7 @@ from bridge.errors import BridgeError, OutcomeUnknown
 from bridge.fence import Tag, tag_of
 from bridge.job import JobToken, Status
 from bridge.subjects import JobKey
+from bridge.transfer.outgoing import Told
 from producers.outcome import value_of
 
 if TYPE_CHECKING:
@@ -49,6 +51,10 @@ class Desk:
     """Have its job cancelled, for a reason, trying for so many seconds."""
     events: Callable[[Handle[Any]], AsyncGenerator[Progress, None]]
     """Hear how far its job is."""
+    read: Callable[[JobKey, Opened, type[Any] | None, Path | None, Told | None], Awaitable[object]]
+    """Read the value of a result."""
+    stream: Callable[[JobKey, Opened], AsyncIterator[bytes]]
+    """Read its bytes as they come."""
 
 
 class Handle(Generic[R]):
@@ -116,22 +122,60 @@ class Handle(Generic[R]):
         outcome = self._outcome.result() if self._outcome.done() else None
         return tag_of(outcome.core) if isinstance(outcome, Opened) else None
 
+    @property
+    def status(self) -> Status | None:
+        """How its job ended, by the worker's word; None while nobody knows."""
+        outcome = self._outcome.result() if self._outcome.done() else None
+        return outcome.status if isinstance(outcome, Opened) else None
+
+    @property
+    def content_type(self) -> str | None:
+        """What its result is, once that is known."""
+        outcome = self._outcome.result() if self._outcome.done() else None
+        return outcome.content.content_type if isinstance(outcome, Opened) else None
+
+    @property
+    def length(self) -> int | None:
+        """How many bytes its result has, once that is known."""
+        outcome = self._outcome.result() if self._outcome.done() else None
+        return (outcome.core.length or len(outcome.content.body)) if isinstance(outcome, Opened) else None
+
     def succeeded(self) -> bool:
         """Whether it is done, and the handler returned."""
-        outcome = self._outcome.result() if self._outcome.done() else None
-        return isinstance(outcome, Opened) and outcome.status is Status.SUCCEEDED
+        return self.status is Status.SUCCEEDED
 
     @overload
-    async def result(self, type: None = None, *, timeout: float | timedelta | None = None) -> R: ...
+    async def result(
+        self, type: None = None, *, timeout: float | timedelta | None = None, progress: Told | None = None
+    ) -> R: ...
     @overload
-    async def result(self, type: type[T], *, timeout: float | timedelta | None = None) -> T: ...
+    async def result(
+        self, type: type[T], *, timeout: float | timedelta | None = None, progress: Told | None = None
+    ) -> T: ...
+    @overload
+    async def result(
+        self, *, to: Path | str, timeout: float | timedelta | None = None, progress: Told | None = None
+    ) -> Path: ...
 
-    async def result(self, type: Any = None, *, timeout: float | timedelta | None = None) -> Any:
+    async def result(
+        self,
+        type: Any = None,
+        *,
+        to: Path | str | None = None,
+        timeout: float | timedelta | None = None,
+        progress: Told | None = None,
+    ) -> Any:
         """Wait for the job's result.
 
+        One in parts is read from the workers' cloud, and given out once all of it is verified.
+
         Args:
-            type: What to decode it to; a typed `Kind` says so already.
-            timeout: Seconds to wait; by default until the job's deadline and a grace of 30 s.
+            type: What to decode it to; a typed `Kind` says so already. ``bytes``, and what is read from JSON, may have
+                64 MiB, a `Payload` any number.
+            to: A file to write its bytes to. It appears under its name once all of them are verified and on the disk;
+                what came is kept beside it, sealed, if this process dies, and another call goes on from there.
+            timeout: Seconds to wait for the result itself; by default until the job's deadline and a grace of 30 s.
+            progress: Told how many bytes of a result in parts are verified.
 
         Raises:
             JobFailed: The handler failed for good.
@@ -140,14 +184,35 @@ class Handle(Generic[R]):
             OutcomeUnknown: No result in time. The handle stays usable: a later result is still delivered.
             FencePoisoned: A result stands for the job that does not verify.
             InvalidArguments: The result does not fit ``type``.
+            BadPart, PartMissing: A part of it is not the one that was signed, or is not there.
+            PayloadTooLarge: It is longer than what is read into memory.
+            SpoolFull: There is no room for it on this machine's disk.
+            TransportError: No part of it came for 2 min.
         """
+        opened = await self._succeeded(timeout)
+        wanted = type if type is not None else self._result_type
+        return await self._desk.read(self.key, opened, wanted, None if to is None else Path(to), progress)
+
+    async def stream(self, *, timeout: float | timedelta | None = None) -> AsyncGenerator[bytes, None]:
+        """The result's bytes as they come: ``async for chunk in job.stream()``. Each part is verified, the rest not.
+
+        Args:
+            timeout: Seconds to wait for the result itself, as `result`, which also says what is raised.
+        """
+        opened = await self._succeeded(timeout)
+        async for chunk in self._desk.stream(self.key, opened):
+            yield chunk
+
+    async def _succeeded(self, timeout: float | timedelta | None) -> Opened:
         if not self._outcome.done():
             await self._wait(timeout)
         outcome = self._outcome.result()
         if isinstance(outcome, BridgeError):
             # A new exception for each caller: a raised one grows a traceback that would pile up.
             raise outcome.__class__(*outcome.args) from outcome
-        return value_of(outcome, type if type is not None else self._result_type)
+        if outcome.status is not Status.SUCCEEDED:
+            value_of(outcome, None)  # raises what it stands for
+        return outcome
 
     async def cancel(self, reason: str = "", *, timeout: float | timedelta = CANCEL_TIMEOUT_S) -> None:
         """Ask for the job not to be done, or not to its end.

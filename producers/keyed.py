@@ -17,10 +17,11 @@ from weakref import WeakValueDictionary
 from bridge import keyed, subjects
 from bridge.clock import now_ms
 from bridge.envelope import Opener
-from bridge.errors import BridgeError, KeyConflict, PublishTimeout, Refusal, SubjectTaken, UsageError
+from bridge.errors import KeyConflict, PublishTimeout, Refusal, SubjectTaken, UsageError
 from bridge.fence import Tag
 from bridge.job import Content, JobToken, Kind
 from bridge.subjects import JobKey
+from bridge.transfer import Payload
 from bridge.transport import Transport
 from producers import generations
 from producers.arrivals import Arrivals
@@ -108,6 +109,8 @@ class Keys:
     async def _submit(
         self, kind: Kind[Any, Any], args: object, key: str, terms: Terms, give_up: float, retry_failed: bool
     ) -> Handle[Any]:
+        if isinstance(args, Payload):
+            raise UsageError("a keyed job's arguments travel inline, up to 256 KiB; submit it without a key")
         content = self._outbox.content(args, kind)
         wanted = self._wanted(kind, key, content, terms)
         # One at a time, so that two of this process are not both the first.
@@ -180,9 +183,7 @@ class Keys:
     ) -> Handle[Any]:
         clock = asyncio.get_running_loop().time
         while True:
-            (parcel,) = await self._outbox.seal(kind, [content], terms, wanted)
-            if isinstance(parcel, BridgeError):
-                raise parcel
+            parcel = await self._outbox.seal_one(kind, content, terms, wanted)
             core = parcel.sealed.core
             token = JobToken(*core.key, parcel.sealed.digest.hex())
             handle = self._make(token, core.expires - now_ms(), kind.result, wanted)

@@ -15,6 +15,7 @@ from bridge import frame
 from bridge.batching import Batcher
 from bridge.clock import now_ms
 from bridge.core import Core
+from bridge.crypto import KemPublicKey
 from bridge.envelope import Draft, Opener, Sealed, Sealer
 from bridge.errors import (
     BridgeError,
@@ -25,9 +26,12 @@ from bridge.errors import (
 )
 from bridge.fence import RESEND_HEADER
 from bridge.identity import Connection, Identity, QueueSettings
-from bridge.job import Content, Kind, decode, encode
+from bridge.job import INLINE_LIMIT, JSON, Content, Kind, decode, encode
+from bridge.payload import PartSealer
 from bridge.signals import NO_SPAN, Operation, Signals, Span, about, metrics
 from bridge.subjects import JobKey
+from bridge.transfer import Payload, send
+from bridge.transfer.outgoing import Told
 from bridge.transport import Transport
 from producers.copies import Copies, Copy, address
 from producers.sequences import Sequences
@@ -80,7 +84,8 @@ class Outbox:
         self._sequences = Sequences()
         self.on_rolled_back: Callable[[str], None] = _nobody
         """Told of a stream that lost what it had stored."""
-        self._batcher = Batcher(Sealer(identity))
+        self._sealer = Sealer(identity)
+        self._batcher = Batcher(self._sealer)
         self._meter, self._tracer = signals.meter, signals.tracer
         self.session: Final = secrets.token_hex(12)
         """96 random bits: nobody can guess, and so take, a job's subject before it is sent."""
@@ -127,10 +132,8 @@ class Outbox:
         Raises:
             ConfigurationError, UsageError, TrustError, Refusal: What holds for all of them.
         """
-        settings, now, trust = self.settings(kind), now_ms(), self._opener.trust
-        self._opener.check_mine(now)
-        trust.authorise("job", kind.queue, kind.name, self._name, settings.workers)
-        recipients = (trust.peer(settings.workers).kem_key(now),)
+        settings, now = self.settings(kind), now_ms()
+        recipients = self._recipients(kind, settings, now)
         when = terms.times(now, settings)
         mark = terms.mark(self._secret, self._name, kind.queue, settings)
         outcomes: list[Parcel | BridgeError] = []
@@ -148,6 +151,64 @@ class Outbox:
         for place, signed, span in sealed:
             outcomes[place] = Parcel(await signed, span)
         return outcomes
+
+    async def seal_one(self, kind: Kind[Any, Any], args: object, terms: Terms, keyed: Keyed | None = None) -> Parcel:
+        """As `seal`, of one job alone; raises what it came to."""
+        (parcel,) = await self.seal(kind, [args], terms, keyed)
+        if isinstance(parcel, BridgeError):
+            raise parcel
+        return parcel
+
+    async def seal_any(
+        self, kind: Kind[Any, Any], args: Content | Payload, terms: Terms, told: Told | None = None
+    ) -> Parcel:
+        """As `seal_one`, or as `upload` of what does not travel inline."""
+        if isinstance(args, Payload):
+            return await self.upload(kind, args, terms, told)
+        return await self.seal_one(kind, args, terms)
+
+    async def upload(self, kind: Kind[Any, Any], payload: Payload, terms: Terms, told: Told | None = None) -> Parcel:
+        """Store a payload's parts, and seal the job that names them.
+
+        Raises:
+            ConfigurationError, UsageError, TrustError, Refusal: As `seal`; nothing was stored.
+            PayloadTooLarge: It has more bytes than the queue takes; what was stored is withdrawn.
+            TransportError: It could not be stored, and is withdrawn.
+        """
+        settings, now = self.settings(kind), now_ms()
+        recipients = self._recipients(kind, settings, now)
+        terms.times(now, settings)  # what is wrong with them is said before anything is stored
+        if (payload.length or 0) > settings.max_payload:
+            raise self._refused(kind.queue, kind.name, NO_SPAN, _too_large(kind.queue, payload.length, settings))
+        if payload.content_type == JSON and kind.args not in (object, Payload, bytes, Content):
+            decode(Content(JSON, payload.read()), kind.args)
+        mark = terms.mark(self._secret, self._name, kind.queue, settings)
+        wrap, job = self._sealer.wrap(recipients, now), self._next(kind.queue)
+        session, n = job.split(".")
+        key = JobKey(kind.queue, self._name, session, int(n))
+        try:
+            sealer = PartSealer(wrap.secret)
+            manifest = await send(self._transport, key, aiter(payload), sealer, limit=settings.max_payload, told=told)
+        except BridgeError as error:
+            raise self._refused(kind.queue, kind.name, NO_SPAN, error) from None
+        now = now_ms()  # its times count from here
+        core, span = self._begin(kind, settings, now, terms.times(now, settings), terms.priority, mark, None, job)
+        draft = Draft(core, recipients, Content(payload.content_type, b"")).naming(manifest, wrap)
+        try:
+            return Parcel(await self._batcher.seal(draft, now), span)
+        except BridgeError as error:
+            raise self._refused(kind.queue, kind.name, span, error) from None
+
+    def _recipients(self, kind: Kind[Any, Any], settings: QueueSettings, now: int) -> tuple[KemPublicKey, ...]:
+        """Whom jobs of a kind are sealed to, if they may be sent at all."""
+        trust = self._opener.trust
+        self._opener.check_mine(now)
+        trust.authorise("job", kind.queue, kind.name, self._name, settings.workers)
+        return (trust.peer(settings.workers).kem_key(now),)
+
+    def _next(self, queue: str) -> str:
+        n = self._counters[queue] = self._counters.get(queue, 0) + 1
+        return f"{self.session}.{n}"
 
     async def store(self, parcel: Parcel, timeout: float) -> None:
         """Have the local server store a job, sending the same bytes again until it is known to.
@@ -245,12 +306,9 @@ class Outbox:
         priority: str,
         mark: bytes,
         keyed: Keyed | None,
+        job: str = "",
     ) -> tuple[Core, Span]:
-        if keyed is not None:
-            job = keyed.job.job_id
-        else:
-            n = self._counters[kind.queue] = self._counters.get(kind.queue, 0) + 1
-            job = f"{self.session}.{n}"
+        job = job or (keyed.job.job_id if keyed is not None else self._next(kind.queue))
         span = self._tracer.start(Operation.SEND, f"jobs.{kind.queue}", about(kind.queue, kind.name, job))
         core = Core(
             type="job",
@@ -288,10 +346,17 @@ def _headers(core: Core, digest: str) -> dict[str, str]:
 
 def _content(args: object, kind: Kind[Any, Any], settings: QueueSettings) -> Content:
     content = encode(args)
-    if kind.args is not object:
+    if kind.args not in (object, Payload):
         decode(content, kind.args)  # as the worker will: what it would refuse is not sent
     if len(content.body) > settings.max_payload:
+        raise _too_large(kind.queue, len(content.body), settings)
+    if len(content.body) > INLINE_LIMIT:
         raise PayloadTooLarge(
-            f"arguments of {len(content.body)} bytes; queue {kind.queue!r} takes {settings.max_payload} (max_payload)"
+            f"arguments of {len(content.body)} bytes; those of a keyed job, or of one of many, travel inline "
+            f"(INLINE_LIMIT, {INLINE_LIMIT} bytes): submit it alone and without a key"
         )
     return content
+
+
+def _too_large(queue: str, length: int | None, settings: QueueSettings) -> PayloadTooLarge:
+    return PayloadTooLarge(f"arguments of {length} bytes; queue {queue!r} takes {settings.max_payload} (max_payload)")

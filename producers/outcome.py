@@ -47,15 +47,16 @@ def value_of(opened: Opened, type_: type[Any] | None) -> Any:
     Raises:
         JobFailed, JobCancelled, DeadlineExceeded: It did not succeed.
         InvalidArguments: It does not fit ``type_``.
-        PayloadTooLarge: It is in parts, which this release does not read.
+        PayloadTooLarge: It is in parts, which are read for a handle.
     """
     match opened.status:
         case Status.SUCCEEDED if opened.payload is not None:
             raise PayloadTooLarge(
-                f"job {opened.core.job}: a result in parts, which this release does not read; update it"
+                f"job {opened.core.job}: a result of {opened.core.length} bytes, in parts; attach its token, and take "
+                "it from the handle"
             )
         case Status.SUCCEEDED:
-            return decode(opened.content, type_ if type_ is not None else _natural(opened.content))
+            return decode(opened.content, type_ if type_ is not None else natural(opened.content))
         case Status.CANCELLED:
             raise JobCancelled(decode(opened.content, str))
         case Status.EXPIRED:
@@ -67,6 +68,6 @@ def value_of(opened: Opened, type_: type[Any] | None) -> Any:
             raise JobFailed(failure.type, failure.message, opened.core.attempt or 0)
 
 
-def _natural(content: Content) -> type[Any]:
+def natural(content: Content) -> type[Any]:
     """What a result is without a declared type: a JSON value, bytes, or content as it is."""
     return {JSON: object, BYTES: bytes}.get(content.content_type, Content)

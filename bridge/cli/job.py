@@ -10,9 +10,9 @@ import typer
 from bridge.cli.frame import AsJson, BridgeFolder, example, group, run
 from bridge.cli.jobstate import State, look
 from bridge.cli.out import Out, printable
-from bridge.cli.results import print_result
+from bridge.cli.results import Arrived, arrived, print_result
 from bridge.cli.who import IdentityFolder, choose, producing, seconds
-from bridge.job import Content, JobToken
+from bridge.job import JobToken
 
 Generation = Annotated[
     int | None,
@@ -78,14 +78,16 @@ def wait(
     """
     parsed = JobToken.parse(token)
     limit = seconds("--timeout", timeout)
-    content = run(_wait(_producer(parsed, identity, folder), parsed, generation, limit))
-    print_result(Out(as_json), token, content, out_file)
+    result = run(_wait(_producer(parsed, identity, folder), parsed, generation, limit, out_file, bars=not as_json))
+    print_result(Out(as_json), token, result)
 
 
-async def _wait(folder: Path, token: JobToken, generation: int | None, timeout: float | None) -> Content:
+async def _wait(
+    folder: Path, token: JobToken, generation: int | None, timeout: float | None, file: Path | None, *, bars: bool
+) -> Arrived:
     async with producing(folder) as producer:
         job = await producer.attach(token, generation=generation)
-        return await job.result(Content, timeout=timeout)
+        return await arrived(job, file, timeout, shown=bars)
 
 
 def cancel(

@@ -5,25 +5,61 @@ from __future__ import annotations
 import base64
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from bridge.cli.out import Out, printable
+from bridge.cli.progress import bar
 from bridge.errors import InvalidArguments, UsageError
-from bridge.files import write_file
-from bridge.job import JSON, Content, decode
+from bridge.job import BYTES, JSON, Content, decode
+from producers import Handle
 
 
-def print_result(out: Out, token: str, content: Content, file: Path | None) -> None:
-    """Print a result, or write it to a file (0600: what was sealed stays private).
+class Arrived(NamedTuple):
+    """A result, and the file that it was written to instead where there is one."""
+
+    content: Content
+    length: int
+    file: Path | None
+
+
+async def arrived(
+    job: Handle[Any], file: Path | None, timeout: float | None, *, shown: bool, then: Callable[[], object] | None = None
+) -> Arrived:
+    """Wait for a result, and write it to the file named (0600: what was sealed stays private).
+
+    Args:
+        job: Whose result.
+        file: The file, if it is to go to one.
+        timeout: Seconds to wait.
+        shown: Whether to show how far it is, where it is large.
+        then: Called before the first of it is shown.
+    """
+
+    def told(done: int) -> None:
+        if then is not None:
+            then()
+        show(done)
+
+    with bar("receiving", lambda: job.length, shown=shown) as show:
+        if file is None:
+            content = await job.result(Content, timeout=timeout, progress=told)
+            return Arrived(content, len(content.body), None)
+        await job.result(to=file, timeout=timeout, progress=told)
+    return Arrived(Content(job.content_type or BYTES, b""), job.length or 0, file)
+
+
+def print_result(out: Out, token: str, result: Arrived) -> None:
+    """Print a result, or where it was written to.
 
     Raises:
         UsageError: It is no text, and would go to a terminal.
     """
-    is_json, value = parsed(content)
+    content, length, file = result
+    is_json, value = parsed(content) if file is None else (False, None)
     if file is not None:
-        write_file(file, content.body, private=True)
-        out.say(f"{len(content.body)} bytes of {content.content_type} in {file}")
+        out.say(f"{length} bytes of {content.content_type} in {file}")
     elif out.as_json:
         pass
     elif is_json:
@@ -36,7 +72,7 @@ def print_result(out: Out, token: str, content: Content, file: Path | None) -> N
         sys.stdout.flush()
         sys.stdout.buffer.write(content.body)
         sys.stdout.buffer.flush()
-    about = {"token": token, "status": "succeeded", "content_type": content.content_type, "bytes": len(content.body)}
+    about = {"token": token, "status": "succeeded", "content_type": content.content_type, "bytes": length}
     if file is not None:
         out.result({**about, "file": str(file)})
     elif is_json:

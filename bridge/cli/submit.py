@@ -7,16 +7,17 @@ import json
 import sys
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Any, Final, cast
+from typing import Annotated, Any, Final, NamedTuple, cast
 
 import typer
 
 from bridge.cli.frame import AsJson, BridgeFolder, example, run
 from bridge.cli.out import Out
-from bridge.cli.results import print_result
+from bridge.cli.progress import bar
+from bridge.cli.results import Arrived, arrived, print_result
 from bridge.cli.who import IdentityFolder, choose, producing, seconds
 from bridge.errors import InvalidArguments, UsageError
-from bridge.job import Content
+from producers import Payload
 from producers.terms import PRIORITIES, Priority, Terms
 
 AFTER_S: Final = 5.0
@@ -87,7 +88,7 @@ def submit(
         raise UsageError("arguments are given twice: as ARGS and as --file; leave one out")
     if out_file is not None and not wait:
         raise UsageError("--out names where the result goes, so it needs --wait")
-    value = file.read_bytes() if file is not None else _read(args)
+    value = Payload(file) if file is not None else _read(args)
     limit = seconds("--deadline", deadline)
     terms = Terms(limit, cast(Priority, priority), seconds("--delay", delay), concurrency_key=concurrency_key)
     place = choose(
@@ -98,12 +99,12 @@ def submit(
         have=lambda c: [name for name, settings in c.queues.items() if c.identity in settings.producers],
     )
     out = Out(as_json)
-    token, content = run(_submit(place, queue, kind, value, terms, key, retry_failed, wait))
-    if content is None:
-        out.say(token)
-        out.result({"token": token})
+    result = run(_submit(place, queue, kind, value, terms, key, retry_failed, wait, out_file, bars=not as_json))
+    if result.content is None:
+        out.say(result.token)
+        out.result({"token": result.token})
         return
-    print_result(out, token, content, out_file)
+    print_result(out, result.token, result.content)
 
 
 async def _submit(
@@ -115,21 +116,26 @@ async def _submit(
     key: str | None,
     retry_failed: bool,
     wait: bool,
-) -> tuple[str, Content | None]:
+    out_file: Path | None,
+    *,
+    bars: bool,
+) -> _Submitted:
     async with producing(folder) as producer:
-        job = await producer.submit(
-            queue,
-            kind,
-            value,
-            deadline=terms.deadline,
-            priority=terms.priority,
-            delay=terms.delay,
-            concurrency_key=terms.concurrency_key,
-            key=key,
-            retry_failed=retry_failed,
-        )
+        with bar("sending", lambda: value.length if isinstance(value, Payload) else None, shown=bars) as told:
+            job = await producer.submit(
+                queue,
+                kind,
+                value,
+                deadline=terms.deadline,
+                priority=terms.priority,
+                delay=terms.delay,
+                concurrency_key=terms.concurrency_key,
+                key=key,
+                retry_failed=retry_failed,
+                progress=told,
+            )
         if not wait:
-            return str(job.token), None
+            return _Submitted(str(job.token), None)
         # Before waiting: whoever interrupts that, or whose job fails, still has the token.
         sys.stderr.write(f"{job.token}\n")
         patience = None if terms.deadline is None else _seconds(terms.delay) + _seconds(terms.deadline) + AFTER_S
@@ -137,9 +143,16 @@ async def _submit(
         words = f"waiting for its result{most}; ^C ends the waiting\n"
         waiting = asyncio.get_running_loop().call_later(QUIET_S, sys.stderr.write, words)
         try:
-            return str(job.token), await job.result(Content, timeout=patience)
+            content = await arrived(job, out_file, patience, shown=bars, then=waiting.cancel)
+            return _Submitted(str(job.token), content)
         finally:
             waiting.cancel()
+
+
+class _Submitted(NamedTuple):
+    token: str
+    content: Arrived | None
+    """None where it was not waited for."""
 
 
 def _seconds(duration: float | timedelta | None) -> float:

@@ -26,6 +26,10 @@ _SEED: Final = re.compile(r"\bS[A-Z2-7]{57}\b")
 _INHERITED: Final = ("PATH", "HOME", "TZ", "TMPDIR", "GOMEMLIMIT", "GOMAXPROCS")
 
 
+MEMORY_LIMIT: Final = "160MiB"
+"""``GOMEMLIMIT`` of a server whose environment says no other. Without one, large payloads fill memory with garbage."""
+
+
 class PortTaken(TransportError):
     """Something listens on one of the server's ports already."""
 
@@ -94,6 +98,7 @@ class Server:
             raise PortTaken(f"{self.name}: port {self.monitor_port} is in use")
         self.log.parent.mkdir(parents=True, exist_ok=True)
         environment = {name: os.environ[name] for name in _INHERITED if name in os.environ}
+        environment.setdefault("GOMEMLIMIT", MEMORY_LIMIT)
         environment |= {name: quoted(value) for name, value in self._variables.items()}
         # 0600: a server's log names subjects and addresses.
         output = os.open(self.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from bridge.core import MAX_LIFETIME_MS
+from bridge.core import MAX_LIFETIME_MS, MAX_PAYLOAD
 from bridge.job import CANARY, INLINE_LIMIT
+from bridge.payload import PART, stored_length
 from bridge.policy.document import Sequence, shown
 from bridge.policy.hints import nearest
 from bridge.policy.parties import Declared
@@ -18,9 +19,15 @@ from bridge.subjects import is_name
 MAX_PENDING: Final = 10_000_000
 """Jobs. A server holds 240 to 900 bytes of memory for each (docs/waiting.md): up to 9 GB at this limit."""
 
+PAYLOADS: Final = 4
+"""Longest payloads that a queue has room for, where its policy does not say how much there is."""
+PART_OVERHEAD: Final = 600
+"""Bytes that a stream keeps beside a part: its subject, headers and a record."""
+
 _QUEUE: Final = (
     *("producers", "workers", "kinds", "ack_wait", "max_attempts", "backoff", "deadline", "result_ttl"),
-    *("max_payload", "max_pending", "max_bytes", "inbox", "canary", "concurrency", "concurrency_per_key", "rate"),
+    *("max_payload", "max_pending", "max_bytes", "payload_bytes", "inbox", "canary"),
+    *("concurrency", "concurrency_per_key", "rate"),
 )
 _BACKOFF: Final = ("initial", "factor", "max", "jitter")
 NEVER: Final = "never"
@@ -41,6 +48,7 @@ def read_queues(
     for name, section in top.named("queues", "queue", _QUEUE, "declare a queue"):
         queue = _queue(name, section, clouds, identities)
         _check_retention(section, queue, max_outage)
+        _check_room(section, queue)
         if section.sound and queue.home in clouds and queue.work in clouds:
             _reserve(section, queue, reserved)
         queues[name] = queue
@@ -60,6 +68,7 @@ def _queue(name: str, section: Section, clouds: Mapping[str, Cloud], identities:
         _check_service(section, line, who, services, identities)
     if workers:
         _check_service(section, section.line_of("workers"), workers, services, identities)
+    max_payload = section.size("max_payload", _DEFAULT.max_payload, 1, MAX_PAYLOAD)
     home = _home(section, {who: line for who, line in producers.items() if services.get(who) in clouds}, services)
     work = services.get(workers, "")
     if home and home == work:
@@ -77,11 +86,10 @@ def _queue(name: str, section: Section, clouds: Mapping[str, Cloud], identities:
         backoff=_backoff(section),
         deadline_ms=section.duration("deadline", _DEFAULT.deadline_ms, SECOND, MAX_LIFETIME_MS),
         result_ttl_ms=section.duration("result_ttl", _DEFAULT.result_ttl_ms, MINUTE, MAX_LIFETIME_MS),
-        max_payload=section.size(
-            "max_payload", _DEFAULT.max_payload, 1, INLINE_LIMIT, "larger payloads are not built yet"
-        ),
+        max_payload=max_payload,
         max_pending=section.whole("max_pending", _DEFAULT.max_pending, 1, MAX_PENDING),
         max_bytes=section.size("max_bytes", _DEFAULT.max_bytes, MIB, STORE_LIMIT // 2),
+        payload_bytes=section.size("payload_bytes", _room(max_payload, PAYLOADS), 0, STORE_LIMIT // 2),
         inbox=_inbox(section, producers),
         canary_ms=_canary(section, home, identities),
         concurrency=_slots(section, "concurrency"),
@@ -184,12 +192,32 @@ def _check_retention(section: Section, queue: Queue, max_outage: int) -> None:
         section.note(section.line_of("result_ttl"), problem, remedy)
 
 
+def _room(max_payload: int, payloads: int) -> int:
+    """What so many of the longest payloads take as parts; nothing where they travel inline."""
+    if max_payload <= INLINE_LIMIT:
+        return 0
+    one = stored_length(max_payload) + PART_OVERHEAD * (2 + max_payload // PART)
+    return payloads * (one - one % MIB + MIB)
+
+
+def _check_room(section: Section, queue: Queue) -> None:
+    """One payload of the greatest length must fit, or it would be refused with its disk half full."""
+    least = _room(queue.max_payload, 1)
+    if section.sound and queue.payload_bytes and not least:
+        problem = f"payload_bytes, but max_payload {spell_size(queue.max_payload)} travels inline"
+        section.note(section.line_of("payload_bytes"), problem, "raise max_payload, or remove it")
+    elif section.sound and queue.payload_bytes < least:
+        each = f"payload_bytes {spell_size(queue.payload_bytes)}"
+        problem = f"{each} cannot hold one payload of max_payload {spell_size(queue.max_payload)}"
+        section.note(section.line_of("payload_bytes"), problem, f"say at least {spell_size(least)}")
+
+
 def _reserve(section: Section, queue: Queue, reserved: dict[str, int]) -> None:
-    """Add up what the queues may store. Jobs and results end up at home; results are also held at work."""
+    """Add up what the queues may store. Jobs and results end up at home, results also stay at work; parts in both."""
     for cloud, streams in ((queue.home, 2), (queue.work, 1)):
         before = reserved[cloud]
-        reserved[cloud] += streams * queue.max_bytes
+        reserved[cloud] += streams * queue.max_bytes + queue.payload_bytes
         if before <= STORE_LIMIT < reserved[cloud]:
             problem = f"with {section.where} the queues reserve {spell_size(reserved[cloud])} in cloud {shown(cloud)}"
-            remedy = f"lower max_bytes until they are at most {spell_size(STORE_LIMIT)}"
+            remedy = f"lower max_bytes or payload_bytes until they are at most {spell_size(STORE_LIMIT)}"
             section.note(section.line_of("max_bytes"), problem, remedy)

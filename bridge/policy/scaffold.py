@@ -66,6 +66,7 @@ queues:
     max_payload: 256KiB             # of one job's arguments, and of one result
     max_pending: 1000000            # jobs stored and not done; one more is refused, never dropped
     max_bytes: 4GiB                 # of all stored jobs, and of all stored results
+    payload_bytes: 0B               # of stored payloads; 4 x max_payload where that is above 256KiB
     inbox: []                       # producers whose results also wait until a process of theirs has acked them
     canary: never                   # how often, as 30s, agents of the producers' cloud prove that jobs are answered
 

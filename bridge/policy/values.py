@@ -119,6 +119,8 @@ class Queue:
     """Jobs stored and not done; one more is refused with `QueueFull`."""
     max_bytes: int = 4 * GIB
     """Of the stored jobs, and of the stored results."""
+    payload_bytes: int = 0
+    """Of the parts of payloads, in each of the two clouds; 0 where all payloads travel inline."""
     inbox: tuple[str, ...] = ()
     """Producers whose results also wait in a durable inbox, for any of their processes to read and ack."""
     canary_ms: int = 0
@@ -209,7 +211,7 @@ class Policy:
         if not self.schedules:
             del values["schedules"]
         for queue in values["queues"].values():
-            for later in ("inbox", "canary_ms", "concurrency", "concurrency_per_key", "rate"):
+            for later in ("inbox", "canary_ms", "concurrency", "concurrency_per_key", "rate", "payload_bytes"):
                 if not queue[later]:
                     del queue[later]
         canonical = json.dumps(values, sort_keys=True, separators=(",", ":"))

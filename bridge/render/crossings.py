@@ -30,6 +30,8 @@ class Crossing:
 def crossings(policy: Policy) -> tuple[Crossing, ...]:
     """What crosses for all queues: pulls and acks to the producers' cloud, results home from the workers'.
 
+    Parts of payloads are read by name in either cloud.
+
     What producers ask of jobs under way, and what workers tell of them, flow as they are said; and so does what the
     agents of both clouds tell each other, where each has one.
     """
@@ -54,6 +56,9 @@ def crossings(policy: Policy) -> tuple[Crossing, ...]:
         found.append(Crossing(queue.home, "service", *get, responses=True))
         found.append(Crossing(queue.home, "stream", subjects.any_control(name), subjects.any_control(name)))
         found.append(Crossing(queue.work, "stream", subjects.any_event(name), subjects.any_event(name)))
+        for cloud in (queue.home, queue.work) if queue.payload_bytes else ():
+            get = (subjects.get_parts(name), subjects.get_parts(name, cloud=cloud))
+            found.append(Crossing(cloud, "service", *get))
         home = subjects.home_subject(name)
         reset = ("CONSUMER.RESET", results, subjects.HOME_CONSUMER)
         reset_here, reset_there = subjects.api_call(*reset), subjects.api_call(*reset, cloud=queue.work)

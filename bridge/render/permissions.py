@@ -132,6 +132,7 @@ def _producer(queue: Queue, me: str) -> list[Grant]:
                 subjects.direct_get(subjects.delayed_stream(name), later),
             ],
         ),
+        *_parts(queue, subjects.any_part(name, me), queue.home, subjects.get_parts(name, me, queue.work), queue.work),
         Grant("subscribe", subjects.any_event(name, me), queue.work),
         Grant("subscribe", subjects.done_of_producer(name, me), queue.home),
         *(_read_inbox(queue, me) if me in queue.inbox else []),
@@ -188,7 +189,13 @@ def _worker(queue: Queue) -> list[Grant]:
         local += [subjects.any_slot(name), subjects.direct_get(subjects.slots_stream(name), subjects.any_slot(name))]
         read = api_call("DIRECT.GET", subjects.slots_stream(name))
         found.append(Grant("publish", read, queue.work, responses=True))
+    found += _parts(queue, subjects.any_part(name), queue.work, subjects.get_parts(name, None, queue.home), queue.home)
     return [*found, *_publish(queue.work, local)]
+
+
+def _parts(queue: Queue, written: str, here: str, read: str, there: str) -> list[Grant]:
+    """Write parts of payloads in one's own cloud, and read the other's, one at a time and by name."""
+    return [Grant("publish", written, here), Grant("publish", read, there)] if queue.payload_bytes else []
 
 
 def _pull(stream: str, consumer: str, cloud: str, here: str) -> list[Grant]:

@@ -10,6 +10,7 @@ import json
 from typing import Any, Final, TypeAlias
 
 from bridge import subjects
+from bridge.core import MAX_LIFETIME_MS
 from bridge.policy import Policy, Queue
 from bridge.render import thresholds
 
@@ -39,6 +40,9 @@ CONTROL_AGE_S: Final = 31 * 86_400
 REFUSED_AGE_S: Final = 7 * 86_400
 """Long enough to see an attack, and then the disk is free again."""
 
+SENDING_S: Final = 86_400
+"""The longest that the parts of one payload may take to be stored, before the message that names them."""
+
 ASIDE_DIVISOR: Final = 16
 """Starts, dead letters and refused messages each get this fraction of their queue's ``max_bytes``."""
 
@@ -56,6 +60,9 @@ def plan(policy: Policy, cloud: str) -> Config:
     streams: list[Config] = []
     consumers: list[Config] = []
     for queue in queues:
+        if queue.payload_bytes:
+            age = _parts_age_ms(queue, policy.max_outage_ms, job=queue.home == cloud)
+            streams.append(_parts(queue, age, "jobs" if queue.home == cloud else "results"))
         if queue.work == cloud:
             streams += [_outbox(queue), _starts(queue), _dead(queue), _refused(queue), _replay(queue)]
             streams += [_slots(queue)] if queue.limited else []
@@ -140,6 +147,34 @@ def _replay(queue: Queue) -> Config:
         **_FENCED,
         **_KEPT,
     )
+
+
+def _parts(queue: Queue, age_ms: int, whose: str) -> Config:
+    """P and W: parts of payloads. Full, no more is taken, and nothing that is named is dropped to make room.
+
+    A part takes the place of one of its subject, so that its author can have what served its purpose pass: by an empty
+    message that lives a second.
+    """
+    return _stream(
+        subjects.parts_stream(queue.name),
+        f"parts of the payloads of {whose} of {queue.name}",
+        subjects=[subjects.any_part(queue.name)],
+        max_msgs_per_subject=1,
+        max_bytes=queue.payload_bytes,
+        max_age=_ns(age_ms),
+        allow_msg_ttl=True,
+        **_KEPT,
+    )
+
+
+def _parts_age_ms(queue: Queue, max_outage_ms: int, *, job: bool) -> int:
+    """Longer than any message that names them lives.
+
+    A job lives until it expires, and is dead-lettered an outage later at most, to be replayed for as long as the letter
+    is kept. A result stands for ``result_ttl``, at home for as long after it came there.
+    """
+    named = MAX_LIFETIME_MS + DEAD_AGE_S * 1000 if job else queue.result_ttl_ms
+    return SENDING_S * 1000 + named + max_outage_ms
 
 
 def _outbox(queue: Queue) -> Config:

@@ -12,7 +12,7 @@ import pytest
 from tests.acceptance.typed import TIMEOUT_S, bunny, environment, up
 
 ROOT = Path(__file__).resolve().parents[2]
-CHECKED = ("contract.py", "worker.py", "submit.py", "restart.py", "store.py")
+CHECKED = ("contract.py", "worker.py", "submit.py", "restart.py", "store.py", "films.py")
 RESUME = """\
 import asyncio
 from pathlib import Path
@@ -27,6 +27,27 @@ import test_thumbnails
 
 asyncio.run(asyncio.wait_for(test_thumbnails.test_thumbnails(), 30))
 """
+FILMS = """\
+import asyncio
+from pathlib import Path
+
+import films
+from bridge.testing import memory_bridge
+
+
+async def main() -> None:
+    film = Path("film")
+    film.write_bytes(bytes(2_000_000))
+    async with (
+        memory_bridge("bridge.yaml") as bridge,
+        bridge.working(films.editor, "bunny"),
+        bridge.producer("relay-api") as relay,
+    ):
+        print((await films.cut_one(relay, film, Path("out"))).stat().st_size, await films.measure_one(relay, film))
+
+
+asyncio.run(asyncio.wait_for(main(), 30))
+"""
 
 
 @pytest.fixture
@@ -40,7 +61,9 @@ def application(tmp_path: Path) -> Path:
     policy = tmp_path / "bridge.yaml"
     text = policy.read_text()
     assert "inbox: []" in text
-    policy.write_text(text.replace("inbox: []", "inbox: [relay-api]"))
+    text = text.replace("inbox: []", "inbox: [relay-api]")
+    films = "  films: {producers: [relay-api], workers: bunny, kinds: [cut], max_payload: 8MiB}\n"
+    policy.write_text(text.replace("queues:\n", f"queues:\n{films}"))
     return tmp_path
 
 
@@ -54,6 +77,18 @@ def test_its_programs_do_what_its_test_says(application: Path) -> None:
         timeout=TIMEOUT_S,
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_its_films_are_cut(application: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-W", "error::RuntimeWarning", "-c", FILMS],
+        cwd=application,
+        env=environment(BUNNY_SPOOL=str(application / "spool")),
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT_S,
+    )
+    assert "400000 400000\n" in done.stdout, done.stderr
 
 
 def test_its_programs_are_what_the_type_checker_expects(application: Path) -> None:

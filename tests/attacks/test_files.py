@@ -15,7 +15,7 @@ import pytest
 
 from bridge.bundle import sign_payload
 from bridge.cli.out import Out, when
-from bridge.cli.results import print_result
+from bridge.cli.results import Arrived, print_result
 from bridge.cli.where import find_bridge, find_policy
 from bridge.errors import ConfigurationError
 from bridge.files import write_file
@@ -200,7 +200,8 @@ def test_writing_a_file_changes_nothing_that_a_link_leads_to(tmp_path: Path, mon
 
 def test_a_result_is_printed_as_it_was_sent(capsys: pytest.CaptureFixture[str]) -> None:
     value = {"text": ":smile: [red]x[/red] [link=x]y[/link]"}
-    print_result(Out(False), "token", Content("application/json", json.dumps(value).encode()), None)
+    content = Content("application/json", json.dumps(value).encode())
+    print_result(Out(False), "token", Arrived(content, len(content.body), None))
     assert json.loads(capsys.readouterr().out) == value
 
 
@@ -209,7 +210,7 @@ def test_a_result_is_printed_as_it_was_sent(capsys: pytest.CaptureFixture[str]) 
 def test_a_result_that_is_not_the_json_it_says_it_is_ends_no_command(
     body: bytes, as_json: bool, capfdbinary: pytest.CaptureFixture[bytes]
 ) -> None:
-    print_result(Out(as_json), "token", Content("application/json", body), None)
+    print_result(Out(as_json), "token", Arrived(Content("application/json", body), len(body), None))
     out = capfdbinary.readouterr().out
     if as_json:
         assert "base64" in json.loads(out, parse_constant=lambda word: pytest.fail(word))

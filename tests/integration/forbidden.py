@@ -50,7 +50,7 @@ def _apis(policy: Policy, me: IdentityEntry) -> list[str]:
 
 
 def _streams(policy: Policy) -> list[str]:
-    kinds = ("JOBS", "DELAYED", "CONTROL", "RESULTS", "STARTS", "DEAD", "REFUSED", "REPLAY", "SLOTS")
+    kinds = ("JOBS", "DELAYED", "CONTROL", "RESULTS", "STARTS", "DEAD", "REFUSED", "REPLAY", "SLOTS", "PARTS")
     return [f"{kind}_{queue}" for queue in policy.queues for kind in kinds]
 
 
@@ -126,6 +126,14 @@ def _jobs(queue: Queue, me: IdentityEntry) -> list[str]:
             acts += [f"delayed.{name}.{producer}.{tail}", f"control.{name}.{producer}.{tail}"]
             if not (me.name == queue.workers or _reads(me, queue.home) or _reads(me, queue.work)):
                 acts.append(f"$JS.API.DIRECT.GET.RESULTS_{name}.results.{name}.{producer}.{tail}.0")
+    for producer in (*queue.producers, me.name, "stranger"):
+        part = f"parts.{name}.{producer}.{tail}.{SESSION}.0"
+        if me.name != queue.workers and (producer != me.name or me.name not in queue.producers):
+            acts.append(part)
+            if not _reads(me, queue.work):
+                acts.append(f"$JS.{queue.work}.API.DIRECT.GET.PARTS_{name}.{part}")
+        if me.name != queue.workers and not _reads(me, queue.home):
+            acts.append(f"$JS.{queue.home}.API.DIRECT.GET.PARTS_{name}.{part}")
     mine = f"jobs.{name}.normal.{me.name}"
     if me.name != queue.workers or not queue.limited:
         acts += [f"slots.{name}.{rest}" for rest in ("all.0", f"key.{me.name}.{'0' * 64}.0", "rate", "x")]
@@ -139,7 +147,7 @@ def _jobs(queue: Queue, me: IdentityEntry) -> list[str]:
         f"events.{name}.{me.name}.short",
         f"{mine}.{tail}.extra",
         f"{mine}.short",
-        f"parts.{name}.{me.name}.{tail}.x.0",
+        f"parts.{name}.{me.name}.{tail}.0",
     ]
 
 
@@ -214,6 +222,7 @@ def _making(policy: Policy, me: IdentityEntry) -> list[str]:
             f"CONTROL_{queue.name}": {queue.home: ""},
             f"REPLAY_{queue.name}": {queue.work: queue.workers},
             f"SLOTS_{queue.name}": {queue.work: ""} if queue.limited else {},
+            f"PARTS_{queue.name}": {queue.home: "", queue.work: ""},
         }
         inboxes = [
             f"$JS.API.CONSUMER.{call}.RESULTS_{queue.name}.inbox-{producer}"

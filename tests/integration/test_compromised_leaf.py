@@ -63,6 +63,7 @@ UNHEARD = [
     f"results.lookup.gamma.{TAIL}.0",
     f"done.thumbs.alpha.{TAIL}.0",
     f"dead.lookup.gamma.{TAIL}.0",
+    f"parts.thumbs.alpha.{TAIL}.x.0",
     "home.results.thumbs",
     "_INBOX_alpha.guess",
     "$JS.API.INFO",

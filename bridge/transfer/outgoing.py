@@ -1,0 +1,185 @@
+"""Storing a payload's parts and index in one's own cloud, before the message that names them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from types import AsyncGeneratorType
+from typing import Final
+
+import structlog
+
+from bridge import subjects
+from bridge.errors import (
+    Denied,
+    NotConnected,
+    PayloadTooLarge,
+    PublishTimeout,
+    QueueFull,
+    SubjectTaken,
+    TransportError,
+)
+from bridge.payload import PART, SEALED_PART, Manifest, PartSealer
+from bridge.subjects import JobKey
+from bridge.transport import Transport
+
+WINDOW_BYTES: Final = 8 * 1024 * 1024
+"""Of sealed parts that await their PubAcks: the server is near, and this keeps it busy."""
+PUBLISH_TIMEOUT_S: Final = 10.0
+"""How long one PubAck is waited for before the same bytes are sent again."""
+STALL_S: Final = 120.0
+"""How long the local server may keep a part waiting: the restart of a broker takes less."""
+PAUSE_S: Final = 0.5
+FULL_PAUSE_S: Final = 5.0
+_FINAL: Final = (Denied, NotConnected, SubjectTaken)
+
+_log = structlog.get_logger(__name__)
+
+Told = Callable[[int], None]
+"""Told how many bytes of the payload are stored or verified so far."""
+
+
+async def send(
+    transport: Transport,
+    key: JobKey,
+    chunks: AsyncIterator[bytes],
+    sealer: PartSealer,
+    *,
+    limit: int,
+    patient: bool = False,
+    told: Told | None = None,
+) -> Manifest:
+    """Seal and store a payload; nothing names it yet.
+
+    What was stored is withdrawn if the rest cannot be. A process that dies meanwhile leaves parts that nothing names,
+    which go with the stream's age.
+
+    Args:
+        transport: To the local server.
+        key: The job that it belongs to.
+        chunks: Its bytes, in pieces of any size.
+        sealer: Under the secret of the message that is to name it.
+        limit: The queue's ``max_payload``.
+        patient: Wait where there is no room, for as long as it takes.
+        told: For progress bars.
+
+    Raises:
+        PayloadTooLarge: There are more bytes than ``limit``.
+        QueueFull: The queue has no room for it (``payload_bytes``).
+        TransportError: The local server did not store a part within 2 min, or refused it.
+    """
+    stored = _Storing(transport, key, sealer.transfer.hex(), patient)
+    total = 0
+    try:
+        async for data in _cut(chunks):
+            total += len(data)
+            if total > limit:
+                raise PayloadTooLarge(
+                    f"a payload of more than {limit} bytes; queue {key.queue} takes {limit} (max_payload)"
+                )
+            await stored.start(*sealer.seal(data))
+            if told is not None:
+                told(total)
+        for number, piece in sealer.pieces():
+            await stored.start(number, piece)
+        await stored.all()
+    except BaseException as error:
+        await stored.cancel()
+        if not isinstance(error, asyncio.CancelledError):
+            await withdraw(transport, key, sealer.transfer, stored.begun)
+        raise
+    return sealer.manifest()
+
+
+async def withdraw(transport: Transport, key: JobKey, transfer: bytes, messages: int) -> None:
+    """Have parts of one's own pass: an empty message takes the place of each, and lives a second. Tried once."""
+    stream, name = subjects.parts_stream(key.queue), transfer.hex()
+    for first in range(0, messages, 64):
+        numbers = range(first, min(first + 64, messages))
+        sent = [
+            transport.publish(stream, subjects.part(key, name, number), b"", {"Nats-TTL": "1s"}) for number in numbers
+        ]
+        for outcome in await asyncio.gather(*sent, return_exceptions=True):
+            if isinstance(outcome, TransportError):
+                return  # they go with the stream's age
+            if isinstance(outcome, BaseException):
+                raise outcome
+
+
+class _Storing:
+    """Parts on their way to the local server, bounded by bytes."""
+
+    def __init__(self, transport: Transport, key: JobKey, transfer: str, patient: bool) -> None:
+        self._transport, self._key, self._transfer, self._patient = transport, key, transfer, patient
+        self._stream = subjects.parts_stream(key.queue)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.begun = 0
+
+    async def start(self, number: int, data: bytes) -> None:
+        """Begin to store a message, once there is room; raises what an earlier one came to."""
+        while len(self._tasks) * SEALED_PART >= WINDOW_BYTES:
+            await self._some(asyncio.FIRST_COMPLETED)
+        self.begun += 1
+        self._tasks.add(asyncio.create_task(self._store(number, data), name="part"))
+
+    async def all(self) -> None:
+        """Wait for all of them."""
+        while self._tasks:
+            await self._some(asyncio.ALL_COMPLETED)
+
+    async def cancel(self) -> None:
+        """Give up what is under way."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _some(self, when: str) -> None:
+        done, self._tasks = await asyncio.wait(self._tasks, return_when=when)
+        for error in [task.exception() for task in done]:
+            if error is not None:
+                raise error
+
+    async def _store(self, number: int, data: bytes) -> None:
+        clock = asyncio.get_running_loop().time
+        give_up = clock() + STALL_S
+        subject = subjects.part(self._key, self._transfer, number)
+        while True:
+            try:
+                # Stored twice, the same bytes take their own place.
+                await self._transport.publish(self._stream, subject, data, timeout=PUBLISH_TIMEOUT_S)
+            except QueueFull:
+                if not self._patient:
+                    raise
+                _log.warning("payload_waits_for_room", stream=self._stream)
+                await asyncio.sleep(FULL_PAUSE_S)
+                give_up = clock() + STALL_S
+            except _FINAL:
+                raise
+            except TransportError as error:
+                if clock() >= give_up:
+                    raise PublishTimeout(
+                        f"{self._stream}: a part is not known to be stored in {STALL_S:g} s"
+                    ) from error
+                await asyncio.sleep(PAUSE_S)
+            else:
+                return
+
+
+async def _cut(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """The same bytes in parts; what gives them is closed at the end."""
+    held = bytearray()
+    try:
+        async for chunk in chunks:
+            rest = memoryview(chunk)
+            while len(held) + len(rest) >= PART:
+                taken = PART - len(held)
+                held += rest[:taken]
+                rest = rest[taken:]
+                yield bytes(held)
+                held.clear()
+            held += rest
+    finally:
+        if isinstance(chunks, AsyncGeneratorType):
+            await chunks.aclose()
+    if held:
+        yield bytes(held)

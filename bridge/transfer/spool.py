@@ -1,0 +1,143 @@
+"""Verified parts on the local disk, **still sealed**: what a reader has so far, before anything of it is opened.
+
+A file of sealed parts, one after the other, holds no plaintext, and needs no word of its own about how far it goes: its
+parts are compared with the signed index again when a process takes it up.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import tempfile
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+from bridge.errors import SpoolFull
+from bridge.payload import SEALED_PART, Manifest, PartOpener
+
+SUFFIX: Final = ".parts"
+STALE_S: Final = 86_400
+"""After how long a file that nobody went on with is removed: the process that wrote it died."""
+_NO_ROOM: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+class Spool:
+    """A place for the parts of one payload; a context manager that removes it.
+
+    Args:
+        manifest: The payload.
+        folder: Where a file is kept that another process may go on with, should this one die; None makes one that is
+            gone with this process.
+        name: Begins the file's name.
+    """
+
+    def __init__(self, manifest: Manifest, folder: Path | None = None, name: str = "") -> None:
+        self.manifest = manifest
+        self.kept = False
+        """Whether its file is left to whoever goes on with it."""
+        self._path: Path | None = None
+        if folder is not None:
+            path = folder / f"{name}{manifest.transfer.hex()}-{manifest.index.hex()[:16]}{SUFFIX}"
+            self._file = _held(path)
+            if self._file is not None:
+                self._path = path
+                return
+        self._file = _nameless(folder)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        # Cancelled, as where a worker stops: another, or this one later, goes on.
+        self.close(keep=self.kept or (error is not None and not isinstance(error, Exception)))
+
+    def resume(self, opener: PartOpener) -> int:
+        """How many parts it holds that are the signed ones; what follows them is forgotten."""
+        number = 0
+        while number < self.manifest.parts and opener.matches(number, self.read(number)):
+            number += 1
+        os.ftruncate(self._descriptor, number * SEALED_PART if number < self.manifest.parts else self._end)
+        return number
+
+    def write(self, number: int, sealed: bytes) -> None:
+        """Keep a verified part.
+
+        Raises:
+            SpoolFull: The disk has no room for it.
+        """
+        at, view = number * SEALED_PART, memoryview(sealed)
+        try:
+            while view:
+                written = os.pwrite(self._descriptor, view, at)
+                at, view = at + written, view[written:]
+        except OSError as error:
+            if error.errno in _NO_ROOM:
+                raise SpoolFull(
+                    f"no room on this disk for a payload of {self.manifest.length} bytes; make some where it is kept"
+                ) from None
+            raise
+
+    def read(self, number: int) -> bytes:
+        """A part as it was written; shorter, or empty, where it was not."""
+        return os.pread(self._descriptor, self.manifest.size_of(number), number * SEALED_PART)
+
+    def close(self, *, keep: bool = False) -> None:
+        """Let go of it.
+
+        Args:
+            keep: Leave the file to whoever goes on with it.
+        """
+        descriptor, self._file = self._file, None
+        if descriptor is None:
+            return
+        if self._path is not None and not keep:
+            self._path.unlink(missing_ok=True)  # before the lock goes: whoever takes it up must not find it removed
+        os.close(descriptor)
+
+    def __del__(self) -> None:
+        if getattr(self, "_file", None) is not None:
+            self.close(keep=True)
+
+    @property
+    def _descriptor(self) -> int:
+        if self._file is None:
+            raise ValueError("the payload was read after its job ended; read it within the handler")
+        return self._file
+
+    @property
+    def _end(self) -> int:
+        last = self.manifest.parts - 1
+        return last * SEALED_PART + self.manifest.size_of(last)
+
+
+def sweep(folder: Path) -> None:
+    """Remove what processes that died left behind, and nobody went on with for a day."""
+    for path in folder.glob(f"*{SUFFIX}"):
+        with contextlib.suppress(OSError):
+            if path.stat().st_mtime < time.time() - STALE_S:
+                path.unlink()
+
+
+def _held(path: Path) -> int | None:
+    """A file of one's own, made or gone on with; None where another process holds it."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.fstat(descriptor).st_ino == path.stat().st_ino:
+            return descriptor
+    except OSError:
+        pass
+    os.close(descriptor)
+    return None
+
+
+def _nameless(folder: Path | None) -> int:
+    descriptor, name = tempfile.mkstemp(suffix=SUFFIX, dir=folder)
+    os.unlink(name)
+    return descriptor

@@ -1,0 +1,52 @@
+"""How many parts may be under way: what the path takes, and no more."""
+
+from __future__ import annotations
+
+import math
+from typing import Final
+
+from bridge.payload import SEALED_PART
+
+LEAST_BYTES: Final = 2 * 1024 * 1024
+"""Keeps a short path full: 8 parts."""
+MOST_BYTES: Final = 32 * 1024 * 1024
+"""Memory that one transfer may take for what is under way: 1 Gbit/s over 250 ms."""
+
+
+class Window:
+    """Parts that may be asked for at once: twice what the path holds, by the best rate and the least round trip seen.
+
+    So it doubles each round trip until the path is full, and stays small where the path is short: what waits in the
+    servers' queues before a small job's message is bounded by it.
+    """
+
+    def __init__(self) -> None:
+        self.bytes = float(LEAST_BYTES)
+        self._round_trip = math.inf
+        self._began = math.nan
+        self._taken = 0
+
+    @property
+    def parts(self) -> int:
+        """How many may be under way."""
+        return max(1, int(self.bytes) // SEALED_PART)
+
+    def took(self, seconds: float, size: int, now: float) -> None:
+        """Learn from a part that arrived.
+
+        Args:
+            seconds: From asking to arriving.
+            size: Its bytes.
+            now: Of the same clock as ever.
+        """
+        self._round_trip = min(self._round_trip, seconds)
+        if math.isnan(self._began):
+            self._began = now
+            return
+        self._taken += size
+        # A rate over less than a few round trips would be that of one burst.
+        if (elapsed := now - self._began) < 2 * self._round_trip:
+            return
+        wanted = 2 * self._taken / elapsed * self._round_trip
+        self.bytes = min(max(wanted, LEAST_BYTES), MOST_BYTES)
+        self._began, self._taken = now, 0

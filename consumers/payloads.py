@@ -1,0 +1,173 @@
+"""Payloads of an attempt: arguments verified to their end before a handler sees any of them, and results in parts."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any, Final
+
+import structlog
+
+from bridge.clock import now_ms
+from bridge.envelope import Opened, Opener, Sealer
+from bridge.errors import (
+    ConfigurationError,
+    InvalidArguments,
+    PartMissing,
+    PayloadTooLarge,
+    Refusal,
+    SpoolFull,
+    TransportError,
+    UsageError,
+)
+from bridge.job import Content, decode
+from bridge.payload import PartOpener, PartSealer
+from bridge.transfer import IN_MEMORY, Incoming, Payload, Spool, send, sweep
+from bridge.transfer.value import Once, Spooled, pack
+from bridge.transport import Transport
+from consumers.case import Case
+from consumers.handlers import Handler
+from consumers.verdict import Done, Reject, Sent, Snooze
+
+SPOOL: Final = "BUNNY_SPOOL"
+"""The variable that names the folder where payloads are kept, sealed, until their handlers are done."""
+SWEEP_S: Final = 3_600.0
+"""Between two looks for what processes that died have left there."""
+FULL_DELAY_S: Final = 60.0
+"""How long a job waits for room on this machine's disk, or for another worker."""
+TROUBLE_DELAY_S: Final = 5.0
+"""How long a job waits whose payload could not be read: what was read is kept."""
+
+_log = structlog.get_logger(__name__)
+
+
+class Hindered(Exception):
+    """An attempt that did not come to its handler, or not to its end, through no fault of the job."""
+
+    def __init__(self, verdict: Snooze | Reject, reason: str) -> None:
+        self.verdict, self.reason = verdict, reason
+        super().__init__(reason)
+
+
+class Payloads:
+    """Fetches the payloads of arguments and stores those of results, as one member of a pool.
+
+    Args:
+        opener: Holds the trust bundle: whom results are sealed to.
+        sealer: Wraps the secrets of results.
+        transport: The workers' local broker.
+    """
+
+    def __init__(self, opener: Opener, sealer: Sealer, transport: Transport) -> None:
+        self._opener, self._sealer, self._transport = opener, sealer, transport
+        self._folder: Path | None = None
+        self._swept = 0.0
+
+    @contextlib.asynccontextmanager
+    async def arguments(self, case: Case, handler: Handler, opened: Opened, inline: Any) -> AsyncIterator[Any]:
+        """What the handler is to be called with, verified to its end unless it takes a stream.
+
+        Args:
+            case: The attempt.
+            handler: What it runs.
+            opened: The job.
+            inline: The arguments where they are not in parts.
+
+        Raises:
+            Hindered: It cannot be had.
+        """
+        async with contextlib.AsyncExitStack() as stack:
+            args = inline
+            try:
+                if opened.payload is not None:
+                    args = await self._fetch(case, handler, opened.content.content_type, opened.payload, stack)
+            except InvalidArguments as error:
+                raise Hindered(Reject(str(error), type="InvalidArguments"), "InvalidArguments") from None
+            except (Refusal, PartMissing, PayloadTooLarge) as error:
+                _log.error("payload_refused", queue=case.queue, job=case.core.job, error=type(error).__name__)
+                raise Hindered(Reject(str(error), type=type(error).__name__), type(error).__name__) from None
+            except SpoolFull as error:
+                _log.error("spool_full", queue=case.queue, job=case.core.job, bytes=case.core.length)
+                raise Hindered(Snooze(FULL_DELAY_S), type(error).__name__) from None
+            except TransportError as error:
+                _log.warning("payload_awaited", queue=case.queue, job=case.core.job, error=type(error).__name__)
+                raise Hindered(Snooze(TROUBLE_DELAY_S), type(error).__name__) from None
+            yield args
+
+    async def _fetch(
+        self, case: Case, handler: Handler, content_type: str, parts: PartOpener, stack: contextlib.AsyncExitStack
+    ) -> Any:
+        incoming = Incoming(self._transport, case.settings.home, case.key, parts)
+        if handler.stream:
+            return Payload.received(Once(incoming.stream(), parts.manifest.length), content_type)
+        if handler.args is not Payload and parts.manifest.length > IN_MEMORY:
+            raise PayloadTooLarge(
+                f"arguments of {parts.manifest.length} bytes, of which the handler wants all at once "
+                f"(IN_MEMORY, {IN_MEMORY}); let it take a Payload"
+            )
+        spool = stack.enter_context(Spool(parts.manifest, self._place()))
+        await incoming.fill(spool)
+        payload = Payload.received(Spooled(spool, parts), content_type)
+        if handler.args is Payload:
+            return payload
+        return given(Content(content_type, payload.read()), handler)
+
+    async def result(self, case: Case, value: object) -> Done:
+        """What a handler returned as it is sent: inline, or stored in parts.
+
+        Raises:
+            Hindered: It cannot be written so that the producer reads the same, or is more than the queue takes.
+        """
+        try:
+            packed = await pack(value)
+        except UsageError as error:
+            raise Hindered(Reject(str(error), type="InvalidResult"), "InvalidResult") from None
+        if isinstance(packed, Content):
+            return Done(packed)
+        limit = case.settings.max_payload
+        now = now_ms()
+        try:
+            if (packed.length or 0) > limit:
+                raise PayloadTooLarge(
+                    f"a result of {packed.length} bytes; queue {case.queue} takes {limit} (max_payload)"
+                )
+            wrap = self._sealer.wrap((self._opener.trust.peer(case.core.sender).kem_key(now),), now)
+            chunks = aiter(packed)
+            manifest = await send(self._transport, case.key, chunks, PartSealer(wrap.secret), limit=limit, patient=True)
+        except PayloadTooLarge as error:
+            raise Hindered(Reject(str(error), type=type(error).__name__), type(error).__name__) from None
+        except (TransportError, Refusal) as error:
+            _log.warning("payload_not_stored", queue=case.queue, job=case.core.job, error=type(error).__name__)
+            raise Hindered(Snooze(TROUBLE_DELAY_S), type(error).__name__) from None
+        return Done(Content(packed.content_type, b""), Sent(wrap, manifest))
+
+    def _place(self) -> Path:
+        """The folder of spools, made when it is first needed, and swept now and then."""
+        if self._folder is None or time.monotonic() > self._swept + SWEEP_S:
+            folder = Path(os.environ.get(SPOOL) or Path(tempfile.gettempdir()) / f"bunny-spool-{os.getuid()}")
+            try:
+                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+                if folder.stat().st_uid != os.getuid():
+                    raise ConfigurationError(f"{folder}: another user's; let {SPOOL} name a folder of this one")
+            except OSError as error:
+                raise ConfigurationError(f"{folder}: {error.strerror}; let {SPOOL} name a folder") from None
+            sweep(folder)
+            self._folder, self._swept = folder, time.monotonic()
+        return self._folder
+
+
+def given(content: Content, handler: Handler) -> Any:
+    """What a handler is called with.
+
+    Raises:
+        InvalidArguments: The content does not fit its annotation.
+    """
+    if handler.isolation is not None:
+        return content
+    if handler.args is Payload:
+        return Payload(content.body, content.content_type)
+    return decode(content, handler.args)
