@@ -229,7 +229,7 @@ async def beside(bridge: Bridge, producer: Producer, size: int, jobs: int) -> di
 
 
 async def broken(bridge: Bridge, identity: Path, folder: Path, size: int, times: int) -> list[dict[str, Any]]:
-    """Cut the link, or kill the worker, amid a transfer: was the digest right, and how much came twice?"""
+    """Cut the link, kill the worker or the hub amid a transfer: was the digest right?"""
     rows: list[dict[str, Any]] = []
     async with Producer.open(bridge.identity("producer")) as producer:
         for n in range(times):
