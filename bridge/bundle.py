@@ -40,7 +40,7 @@ def build_payload(policy: Policy, keys: Mapping[str, PublicIdentity], version: i
     grants = [
         {"queue": name, "from": producer, "to": queue.workers, "kinds": sorted(kinds)}
         for name, queue in sorted(policy.queues.items())
-        for producer, kinds in sorted(_producers(policy, queue).items())
+        for producer, kinds in sorted(senders(policy, queue).items())
     ]
     return strict_json.dump(
         {
@@ -55,7 +55,7 @@ def build_payload(policy: Policy, keys: Mapping[str, PublicIdentity], version: i
     )
 
 
-def _producers(policy: Policy, queue: Queue) -> dict[str, set[str]]:
+def senders(policy: Policy, queue: Queue) -> dict[str, set[str]]:
     """Who may send jobs to a queue, and of which kinds: of an agent, its schedules' and canaries alone."""
     found = {producer: set(queue.kinds) for producer in queue.producers}
     for schedule in policy.schedules.values():

@@ -9,8 +9,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from bridge.errors import PublishTimeout, QueueFull, TransportError
+from bridge.matching import matches
 from bridge.memory.consumer import Consumer
-from bridge.memory.store import Stored, Stream, matches, rewrite
+from bridge.memory.store import Stored, Stream, rewrite
 from bridge.transport import Delivery, Message, PubAck
 
 Listener = Callable[[Message], None]

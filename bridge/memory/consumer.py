@@ -9,7 +9,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from bridge.memory.store import Stored, Stream, matches
+from bridge.matching import matches
+from bridge.memory.store import Stored, Stream
 from bridge.transport import Delivery, Message
 
 

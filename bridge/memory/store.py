@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bridge.errors import PayloadTooLarge, QueueFull, SubjectChanged, SubjectTaken, TransportError
+from bridge.matching import matches
 from bridge.transport import PubAck
 
 RECORD_OVERHEAD = 30
@@ -158,14 +159,6 @@ class Stream:
         if 0 < self._max_bytes < self._bytes + more:
             return "maximum bytes exceeded"
         return ""
-
-
-def matches(pattern: str, subject: str) -> bool:
-    """Whether a subject with wildcards covers another: ``*`` is one token, a last ``>`` one or more."""
-    wanted, given = pattern.split("."), subject.split(".")
-    if wanted[-1] == ">":
-        return len(given) >= len(wanted) and all(a in ("*", b) for a, b in zip(wanted[:-1], given, strict=False))
-    return len(wanted) == len(given) and all(a in ("*", b) for a, b in zip(wanted, given, strict=True))
 
 
 def rewrite(source: str, destination: str, subject: str) -> str | None:

@@ -10,9 +10,9 @@ from itertools import islice
 import structlog
 
 from bridge.errors import NotConnected, PayloadTooLarge, TransportError
+from bridge.matching import matches
 from bridge.memory.clouds import Cloud, Clouds, found, now
 from bridge.memory.consumer import Consumer
-from bridge.memory.store import matches
 from bridge.transport import MAX_MESSAGE, Delivery, Message, PubAck, Unsubscribe
 
 _log = structlog.get_logger(__name__)

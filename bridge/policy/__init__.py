@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bridge.policy.load import check_policy, load_policy
+from bridge.policy.load import check_policy, load_policy, policy_lines
 from bridge.policy.scaffold import SCAFFOLD
 from bridge.policy.values import Backoff, Cloud, IdentityEntry, Missed, Policy, Queue, Rate, Role, Schedule, TrustPolicy
 
@@ -20,4 +20,5 @@ __all__ = [
     "TrustPolicy",
     "check_policy",
     "load_policy",
+    "policy_lines",
 ]

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Final
 
 from bridge.errors import PolicyError
-from bridge.policy.document import Node, parse
+from bridge.policy.document import Mapping, Node, Scalar, Sequence, parse
 from bridge.policy.parties import read_clouds, read_identities
 from bridge.policy.quantities import spell_size
 from bridge.policy.queues import read_queues
@@ -36,6 +36,26 @@ def load_policy(path: Path) -> Policy:
 def check_policy(path: Path) -> list[PolicyError]:
     """Every mistake that can be found without guessing, in the order of the file's lines; empty if it loads."""
     return _load(path)[1]
+
+
+def policy_lines(path: Path) -> dict[tuple[str, ...], int]:
+    """Where everything stands: the line of each key and of each word of a list, by the keys that lead to it.
+
+    Raises:
+        PolicyError: It is not one plain YAML document.
+    """
+    problems = Problems(str(path))
+    found: dict[tuple[str, ...], int] = {}
+    left: list[tuple[tuple[str, ...], Node]] = [((), parse(_read(path, problems), problems.error)[0])]
+    while left:
+        at, node = left.pop()
+        if isinstance(node, Mapping):
+            for key, entry in node.entries.items():
+                found[*at, key] = entry.key.line
+                left.append(((*at, key), entry.node))
+        elif isinstance(node, Sequence):
+            found |= {(*at, item.text): item.line for item in node.items if isinstance(item, Scalar)}
+    return found
 
 
 def _load(path: Path) -> tuple[Policy | None, list[PolicyError]]:

@@ -18,6 +18,7 @@ What subjects cannot separate, and who is trusted with it:
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -53,6 +54,16 @@ class Grant:
 
 
 @dataclass(frozen=True, slots=True)
+class Origin:
+    """What in the policy grants something."""
+
+    why: str
+    """In words: ``producer of queue thumbnails``."""
+    at: tuple[str, ...]
+    """The keys that lead there: ``("queues", "thumbnails", "producers", "relay-api")``."""
+
+
+@dataclass(frozen=True, slots=True)
 class Permissions:
     """Subjects that may be published and subscribed to; all others are denied."""
 
@@ -61,52 +72,71 @@ class Permissions:
 
 
 def grants(policy: Policy, identity: IdentityEntry) -> tuple[Grant, ...]:
-    """What an identity may do beyond its own inbox; nothing for a link, which is no user of a cloud's account.
+    """What an identity may do beyond its own inbox; nothing for a link, which is no user of a cloud's account."""
+    return tuple(dict.fromkeys(grant for _, given in origins(policy, identity) for grant in given))
+
+
+def origins(policy: Policy, identity: IdentityEntry) -> Iterator[tuple[Origin, list[Grant]]]:
+    """The same, by what grants it; a grant may have several origins.
 
     A service has what it needs as a producer of some queues and as the worker of others.
     """
-    found: list[Grant] = []
+    me, cloud = identity.name, identity.cloud
+    of_role = Origin(f"{identity.role} of cloud {cloud}", ("identities", me, "role"))
     match identity.role:
         case Role.SERVICE:
-            for name in sorted(policy.queues):
-                queue = policy.queues[name]
-                if identity.name in queue.producers:
-                    found += _producer(queue, identity.name)
-                if identity.name == queue.workers:
-                    found += _worker(queue)
+            for name, queue in sorted(policy.queues.items()):
+                if me in queue.producers:
+                    yield Origin(f"producer of queue {name}", ("queues", name, "producers", me)), _producer(queue, me)
+                if me in queue.inbox:
+                    yield Origin(f"inbox of queue {name}", ("queues", name, "inbox", me)), _read_inbox(queue, me)
+                if me == queue.workers:
+                    yield Origin(f"workers of queue {name}", ("queues", name, "workers")), _worker(queue)
         case Role.INSPECTOR:
-            found += _inspector(policy, identity.cloud)
+            yield of_role, _inspector(policy, cloud)
         case Role.OPERATOR:
-            found += [*_inspector(policy, identity.cloud), *_operator(policy, identity.cloud)]
+            yield of_role, [*_inspector(policy, cloud), *_operator(policy, cloud)]
         case Role.PROVISIONER:
-            found += _provisioner(policy, identity.cloud)
+            yield of_role, _provisioner(policy, cloud)
         case Role.SYSTEM:
-            found += _system(identity.cloud)
+            yield of_role, _system(cloud)
         case Role.AGENT:
-            found += _agent(policy, identity)
-            mine = sorted({each.queue for each in policy.schedules.values() if each.agent == identity.name})
-            for name in mine:
-                found += _scheduler(policy.queues[name], identity.name)
-            for _, queue in sorted(policy.queues.items()):
-                if identity.name in policy.canary_senders(queue):
-                    found += _canary(queue, identity.name)
+            yield of_role, _agent(policy, identity)
+            mine = [schedule for _, schedule in sorted(policy.schedules.items()) if schedule.agent == me]
+            for each in sorted(mine, key=lambda schedule: schedule.queue):
+                origin = Origin(f"agent of schedule {each.name}", ("schedules", each.name, "agent"))
+                yield origin, _scheduler(policy.queues[each.queue], me)
+            for name, queue in sorted(policy.queues.items()):
+                if me in policy.canary_senders(queue):
+                    yield Origin(f"canary of queue {name}", ("queues", name, "canary")), _canary(queue, me)
         case Role.LINK:
             pass
-    return tuple(dict.fromkeys(found))
+
+
+def private(policy: Policy, identity: IdentityEntry) -> list[tuple[Origin, Grant]]:
+    """What stays in an identity's own account, its inbox first: nothing exports it, and nothing imports it."""
+    name, cloud = identity.name, identity.cloud
+    itself = Origin("every identity", ("identities", name))
+    found = [(itself, Grant("subscribe", f"{subjects.inbox_prefix(name)}.>", cloud))]
+    worked = next((queue for _, queue in sorted(policy.queues.items()) if name == queue.workers), None)
+    if worked is not None:
+        origin = Origin(f"workers of queue {worked.name}", ("queues", worked.name, "workers"))
+        mine = subjects.health(name, "*")
+        found += [(origin, Grant("publish", mine, cloud)), (origin, Grant("subscribe", mine, cloud))]
+    if identity.role in (Role.INSPECTOR, Role.OPERATOR, Role.SYSTEM):
+        origin = Origin(f"{identity.role} of cloud {cloud}", ("identities", name, "role"))
+        found.append((origin, Grant("publish", "$SYS.REQ.USER.INFO", cloud)))
+    return found
 
 
 def permissions(policy: Policy, identity: IdentityEntry) -> Permissions:
     """The same as permissions of the identity's user, who may also hear its inbox, and itself, and ask who it is."""
-    given = grants(policy, identity)
-    publish = tuple(grant.subject for grant in given if grant.kind == "publish")
-    subscribe = tuple(grant.subject for grant in given if grant.kind == "subscribe")
-    if any(identity.name == queue.workers for queue in policy.queues.values()):
-        # To itself: nothing imports or exports it, so that it stays in the identity's own account.
-        mine = subjects.health(identity.name, "*")
-        publish, subscribe = (*publish, mine), (*subscribe, mine)
-    if identity.role in (Role.INSPECTOR, Role.OPERATOR, Role.SYSTEM):
-        publish += ("$SYS.REQ.USER.INFO",)
-    return Permissions(publish, (f"{subjects.inbox_prefix(identity.name)}.>", *subscribe))
+    inbox, *others = (grant for _, grant in private(policy, identity))
+    given = (inbox, *grants(policy, identity), *others)
+    return Permissions(
+        publish=tuple(grant.subject for grant in given if grant.kind == "publish"),
+        subscribe=tuple(grant.subject for grant in given if grant.kind == "subscribe"),
+    )
 
 
 def link_permissions(policy: Policy, crossing: tuple[Crossing, ...]) -> Permissions:
@@ -135,7 +165,6 @@ def _producer(queue: Queue, me: str) -> list[Grant]:
         *_parts(queue, subjects.any_part(name, me), queue.home, subjects.get_parts(name, me, queue.work), queue.work),
         Grant("subscribe", subjects.any_event(name, me), queue.work),
         Grant("subscribe", subjects.done_of_producer(name, me), queue.home),
-        *(_read_inbox(queue, me) if me in queue.inbox else []),
     ]
 
 

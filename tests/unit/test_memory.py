@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from bridge.errors import QueueFull, SubjectTaken, TransportError
+from bridge.matching import matches
 from bridge.memory import MemoryBridge
-from bridge.memory.store import Stream, matches, rewrite
+from bridge.memory.store import Stream, rewrite
 from bridge.transport import Message, Pull
 
 SECOND_NS = 1_000_000_000
