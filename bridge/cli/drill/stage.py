@@ -31,6 +31,8 @@ POISON_ATTEMPTS: Final = 3
 START_S: Final = 60.0
 STEP_S: Final = 60.0
 """The longest that anything may take to heal; what takes longer is called lost."""
+DRAINED: Final = 100
+"""Jobs a second by which a backlog must become less, beyond that."""
 
 POLICY: Final = f"""\
 version: 1
@@ -265,7 +267,8 @@ class Stage:
         Raises:
             TransportError: Not in time.
         """
-        await self.until(lambda: self.ledger.open(stored_by) == 0, "a result for every job stored")
+        patience = STEP_S + self.ledger.open(stored_by) / DRAINED
+        await self.until(lambda: self.ledger.open(stored_by) == 0, "a result for every job stored", patience)
 
     async def until_loaded(self) -> None:
         """Wait until jobs flow.
