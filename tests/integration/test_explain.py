@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import nats.errors
+import pytest
+
 from bridge.devserver import Bridge, running
 from bridge.explain import Explanation, Ground, Verb, Verdict, explain
+from bridge.explain.walls import ACCOUNT, EXPORT, USER
 from bridge.policy import IdentityEntry
 from bridge.render.permissions import private
 from tests.integration.forbidden import Act, forbidden
-from tests.integration.plain import plain
+from tests.integration.plain import plain, status
 from tests.integration.test_permissions import USERS, every_role
 
 SAMPLE = 9
@@ -50,3 +54,23 @@ async def test_the_servers_refuse_what_is_said_to_be_refused_and_nothing_else(tm
     async with running(policy, tmp_path / "b") as bridge:
         for name in USERS:
             assert await differs(bridge, ground, policy.identities[name]) == []
+
+
+async def test_whoever_gets_past_the_first_wall_is_stopped_by_the_next(tmp_path: Path) -> None:
+    """With the permission of a user widened by hand, its account still imports nothing: nobody answers."""
+    policy = every_role(tmp_path)
+    pull = "$JS.aws.API.CONSUMER.MSG.NEXT.JOBS_thumbs.bunny-normal"
+    told = {name: explain(Ground(policy), policy.identities[name], Verb.REQUEST, pull) for name in ("bunny", "gamma")}
+    assert [wall.name for wall in told["gamma"].walls if wall.verdict is Verdict.REFUSED] == [USER, ACCOUNT, EXPORT]
+    assert told["bunny"].verdict is Verdict.ALLOWED
+    async with running(policy, tmp_path / "b") as bridge:
+        accounts = bridge.folder.rendered / "azure" / "accounts.conf"
+        before, me, after = accounts.read_text().partition("# gamma: service")
+        accounts.write_text(before + me + after.replace("allow: [", f'allow: ["{pull}", ', 1))
+        await bridge.leaf.reload()
+        async with plain(bridge, "gamma") as gamma, plain(bridge, "bunny") as bunny:
+            with pytest.raises(nats.errors.NoRespondersError):
+                await gamma.ask(pull, b"{}")
+            await gamma.settled()
+            assert not gamma.refused
+            assert status(await bunny.ask(pull, {"batch": 1, "no_wait": True})) == "404"
