@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from typing import Any, Final, Protocol, TypeVar, overload
 
 from bridge.errors import ConfigurationError
+from bridge.identity import Connection, QueueSettings
 from bridge.job import CANARY, Kind
 from bridge.transfer import Payload
 from consumers.isolation import Isolation
@@ -186,6 +187,30 @@ class Handlers:
     def queues(self) -> list[str]:
         """The queues with a handler, sorted."""
         return sorted({queue for queue, _ in self._handlers})
+
+    def granted(self, connection: Connection) -> dict[str, QueueSettings]:
+        """The queues to serve: those that there are handlers for.
+
+        Raises:
+            ConfigurationError: There is no handler, one cannot be isolated, or the policy grants no jobs to one.
+        """
+        granted = {name: q for name, q in connection.queues.items() if q.workers == connection.identity}
+        if not self.queues:
+            raise ConfigurationError("the worker has no handler; register one with @worker.handler(queue, kind)")
+        for handler in self:
+            if handler.isolation is not None:
+                handler.isolation.check(handler.function)
+            if handler.queue not in granted:
+                raise ConfigurationError(
+                    f"{connection.identity} does not work queue {handler.queue!r}; "
+                    f"bridge.yaml lets it work {', '.join(sorted(granted)) or 'none'}"
+                )
+            if handler.kind not in granted[handler.queue].kinds:
+                raise ConfigurationError(
+                    f"queue {handler.queue!r} has no kind {handler.kind!r}; "
+                    f"bridge.yaml has {', '.join(granted[handler.queue].kinds)}"
+                )
+        return {queue: granted[queue] for queue in self.queues}
 
 
 def read(name: str, queue: str, kind: str, function: Function) -> Handler:

@@ -23,7 +23,7 @@ from bridge.durations import seconds
 from bridge.envelope import Opener, Sealer
 from bridge.errors import ConfigurationError, UsageError
 from bridge.follow import following
-from bridge.identity import Connection, Identity, QueueSettings
+from bridge.identity import Connection, Identity
 from bridge.job import Kind
 from bridge.member import Member, folder_from_env
 from bridge.signals import Signals, signalling
@@ -258,7 +258,7 @@ class Worker:
         if not structlog.is_configured():
             observe.configure()  # structlog's own default prints the local variables of a handler that failed
         member = Member.load(self.folder if self.folder is not None else folder_from_env())
-        self._queues(member.connection)  # what is wrong with the handlers is said before anything is dialled
+        self._handlers.granted(member.connection)  # what is wrong with the handlers is said before anything is dialled
         health = Health(member.identity)
         async with signalling(self.metrics, self._traces, health.probes):  # so that it answers while it dials
             transport = await member.connect("worker")
@@ -325,7 +325,7 @@ class Worker:
         children = Children(self.concurrency)
         threads = ThreadPoolExecutor(self.concurrency, thread_name_prefix="handler")
         try:
-            queues = self._queues(connection)
+            queues = self._handlers.granted(connection)
             cancels = Cancels(opener, transport, signals.meter)
             reports = Reports(sealer, opener, transport, worker)
             kept = Payloads(opener, sealer, transport)
@@ -378,26 +378,6 @@ class Worker:
         """Drain: pull no more, hand back what has not started, let the rest finish. To be called in the event loop."""
         if self._intake is not None:
             self._intake.stop()
-
-    def _queues(self, connection: Connection) -> dict[str, QueueSettings]:
-        """The queues to serve, after checking that the policy grants what there are handlers for."""
-        granted = {name: q for name, q in connection.queues.items() if q.workers == connection.identity}
-        if not self._handlers.queues:
-            raise ConfigurationError("the worker has no handler; register one with @worker.handler(queue, kind)")
-        for handler in self._handlers:
-            if handler.isolation is not None:
-                handler.isolation.check(handler.function)
-            if handler.queue not in granted:
-                raise ConfigurationError(
-                    f"{connection.identity} does not work queue {handler.queue!r}; "
-                    f"bridge.yaml lets it work {', '.join(sorted(granted)) or 'none'}"
-                )
-            if handler.kind not in granted[handler.queue].kinds:
-                raise ConfigurationError(
-                    f"queue {handler.queue!r} has no kind {handler.kind!r}; "
-                    f"bridge.yaml has {', '.join(granted[handler.queue].kinds)}"
-                )
-        return {queue: granted[queue] for queue in self._handlers.queues}
 
 
 async def _call(hooks: list[Hook]) -> None:
