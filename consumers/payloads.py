@@ -26,7 +26,7 @@ from bridge.errors import (
 )
 from bridge.job import Content, decode
 from bridge.payload import PartOpener, PartSealer
-from bridge.transfer import IN_MEMORY, Incoming, Payload, Spool, send, sweep
+from bridge.transfer import IN_MEMORY, Incoming, Payload, Spool, Withdrawals, send, sweep
 from bridge.transfer.value import Once, Spooled, pack
 from bridge.transport import Transport
 from consumers.case import Case
@@ -64,6 +64,7 @@ class Payloads:
 
     def __init__(self, opener: Opener, sealer: Sealer, transport: Transport) -> None:
         self._opener, self._sealer, self._transport = opener, sealer, transport
+        self._withdrawals = Withdrawals(transport)
         self._folder: Path | None = None
         self._swept = 0.0
 
@@ -136,14 +137,20 @@ class Payloads:
                     f"a result of {packed.length} bytes; queue {case.queue} takes {limit} (max_payload)"
                 )
             wrap = self._sealer.wrap((self._opener.trust.peer(case.core.sender).kem_key(now),), now)
-            chunks = aiter(packed)
-            manifest = await send(self._transport, case.key, chunks, PartSealer(wrap.secret), limit=limit, patient=True)
+            chunks, sealer = aiter(packed), PartSealer(wrap.secret)
+            manifest = await send(
+                self._transport, case.key, chunks, sealer, self._withdrawals, limit=limit, patient=True
+            )
         except PayloadTooLarge as error:
             raise Hindered(Reject(str(error), type=type(error).__name__), type(error).__name__) from None
         except (TransportError, Refusal) as error:
             _log.warning("payload_not_stored", queue=case.queue, job=case.core.job, error=type(error).__name__)
             raise Hindered(Snooze(TROUBLE_DELAY_S), type(error).__name__) from None
         return Done(Content(packed.content_type, b""), Sent(wrap, manifest))
+
+    async def close(self) -> None:
+        """Wait a little for what is being withdrawn."""
+        await self._withdrawals.close()
 
     def _place(self) -> Path:
         """The folder of spools, made when it is first needed, and swept now and then."""

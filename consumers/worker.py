@@ -355,6 +355,7 @@ class Worker:
                 await self._intake.run(queues, identity.name, connection.cloud, opener)
             finally:
                 await _call(self._shutdown)
+                await kept.close()
         finally:
             threads.shutdown(wait=False, cancel_futures=True)
             await children.close()

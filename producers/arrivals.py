@@ -39,6 +39,7 @@ from bridge.transport import Message, Transport
 from producers.copies import Copies, Copy
 from producers.handle import Handle
 from producers.outcome import open_result
+from producers.payloads import Payloads
 
 SWEEP_S: Final = 5.0
 """Seconds between sweeps, give or take a fifth, so that a fleet of producers does not sweep in step."""
@@ -68,16 +69,23 @@ class Arrivals:
         transport: The producer's local broker.
         opener: Verifies and opens results.
         copies: What was sent and is not answered, whether or not a handle is open.
+        payloads: Told of what is answered.
         signals: Where measurements and spans go.
     """
 
     def __init__(
-        self, connection: Connection, transport: Transport, opener: Opener, copies: Copies, signals: Signals
+        self,
+        connection: Connection,
+        transport: Transport,
+        opener: Opener,
+        copies: Copies,
+        payloads: Payloads,
+        signals: Signals,
     ) -> None:
         self._connection = connection
         self._transport = transport
         self._opener = opener
-        self._copies = copies
+        self._copies, self._payloads = copies, payloads
         self._meter, self._tracer = signals.meter, signals.tracer
         # Ordered by when each was last looked up. Weak: who drops a handle no longer asks for its result.
         self._open: WeakValueDictionary[JobKey, Handle[Any]] = WeakValueDictionary()
@@ -188,7 +196,7 @@ class Arrivals:
             await self.ask(handle)
         elif (message := await self._look_up(copy.key)) is not None:
             try:
-                self._authenticate(copy.token, copy.tag, message)
+                self._unheard(copy, message)
             except KeyConflict:
                 pass  # the key's answer, all the same
             except Refusal as refusal:
@@ -252,8 +260,7 @@ class Arrivals:
             if handle is not None:
                 self._settle(handle, message)
             elif copy is not None:  # nobody waits for it any more
-                self._authenticate(copy.token, copy.tag, message)
-                self._copies.forget(key)
+                self._unheard(copy, message)
         except KeyConflict as conflict:
             if handle is not None:
                 self._conflict(handle, conflict)
@@ -267,6 +274,11 @@ class Arrivals:
     def _authenticate(self, token: JobToken, tag: Tag | None, message: Message) -> Authenticated:
         workers, digest = self._connection.queues[token.queue].workers, bytes.fromhex(token.digest)
         return authenticate_answer(self._opener, message.data, "result", token.key, digest, workers, now_ms(), tag)
+
+    def _unheard(self, copy: Copy, message: Message) -> None:
+        answer = self._authenticate(copy.token, copy.tag, message)
+        self._copies.forget(copy.key)
+        self._payloads.answered(copy.key, lambda: self._opener.open(answer).status)
 
     def _poisoned(self, key: JobKey, refusal: Refusal) -> None:
         _log.error("fence_poisoned", queue=key.queue, job=key.job_id, cause=refusal.name)
@@ -291,4 +303,5 @@ class Arrivals:
         self._open.pop(handle.key, None)
         self._copies.forget(handle.key)
         handle.settle(outcome)
+        self._payloads.answered(handle.key, lambda: handle.status)
         self._settled.set()

@@ -20,6 +20,7 @@ from bridge.job import JobToken, Kind
 from bridge.member import Member, folder_from_env
 from bridge.signals import OFF, Signals, signalling
 from bridge.signals.metrics import HANDLES
+from bridge.transfer import Withdrawals
 from bridge.transfer.outgoing import Told
 from bridge.transfer.value import pack
 from bridge.transport import Transport
@@ -33,7 +34,7 @@ from producers.events import Events
 from producers.gaps import Gaps
 from producers.handle import Desk, Handle, Signed
 from producers.inbox import PREFETCH, Inbox
-from producers.keyed import Keyed, Keys
+from producers.keyed import Keys
 from producers.outbox import Outbox, Parcel
 from producers.outboxfile import keeping
 from producers.payloads import Payloads
@@ -79,17 +80,17 @@ class Producer:
         self._signals = signals
         self._opener = Opener(identity, trust)
         self._copies = copies if copies is not None else Copies(signals.meter)
-        self._outbox = Outbox(identity, self._opener, connection, transport, self._copies, signals)
-        self._arrivals = Arrivals(connection, transport, self._opener, self._copies, signals)
+        self._withdrawals = Withdrawals(transport)
+        self._outbox = Outbox(identity, self._opener, connection, transport, self._copies, self._withdrawals, signals)
+        self._payloads = read = Payloads(connection, transport, self._withdrawals)
+        self._arrivals = Arrivals(connection, transport, self._opener, self._copies, read, signals)
         self._gaps = Gaps(self._copies, self._outbox, self._arrivals, transport, signals)
-        self._payloads = read = Payloads(connection, transport)
         cancel = Canceller(identity, self._opener, connection, transport).cancel
         events = Events(connection, transport, self._opener).of
         self._desk = Desk(self._arrivals.ask, cancel, events, read.read, read.stream)
-        self._keys = Keys(
-            identity.dedup_secret, identity.name, self._opener, transport, self._outbox, self._arrivals, self._handle
-        )
-        self._attacher = Attacher(connection, transport, self._arrivals, self._handle)
+        secret, handle = identity.dedup_secret, self._desk.handle
+        self._keys = Keys(secret, identity.name, self._opener, transport, self._outbox, self._arrivals, handle)
+        self._attacher = Attacher(connection, transport, self._arrivals, handle)
         self._unwatch = signals.meter.watch(lambda: [(HANDLES, (), len(self._arrivals))])
         self._watchers: list[asyncio.Task[None]] = []
 
@@ -166,7 +167,7 @@ class Producer:
                 if not watcher.cancelled():
                     watcher.result()  # raises what ended it
         finally:
-            await self._payloads.close()
+            await self._withdrawals.close()
             self._unwatch()
             await self._copies.close()
             self._arrivals.abandon(NotConnected("the producer was closed; attach the job's token to a new one"))
@@ -385,16 +386,10 @@ class Producer:
 
     async def _store(self, parcel: Parcel, kind: Kind[Any, Any], timeout: float) -> Handle[Any]:
         digest, core = parcel.sealed.digest, parcel.sealed.core
-        handle = self._handle(JobToken(*core.key, digest.hex()), core.expires - now_ms(), kind.result)
+        handle = self._desk.handle(JobToken(*core.key, digest.hex()), core.expires - now_ms(), kind.result)
         handle.signed = Signed(digest, core.kind, core.expires)
         handle.stored_at = handle.asked_at
         self._arrivals.expect(handle)  # before it is sent: the answer may be faster than the PubAck
         await self._outbox.store(parcel, timeout)
         self._payloads.sent(handle, core)
         return handle
-
-    def _handle(
-        self, token: JobToken, lifetime_ms: int, result_type: type[Any] | None, keyed: Keyed | None = None
-    ) -> Handle[Any]:
-        deadline = asyncio.get_running_loop().time() + lifetime_ms / 1000
-        return Handle(token, deadline, None if result_type is object else result_type, self._desk, keyed)

@@ -56,6 +56,13 @@ class Desk:
     stream: Callable[[JobKey, Opened], AsyncIterator[bytes]]
     """Read its bytes as they come."""
 
+    def handle(
+        self, token: JobToken, lifetime_ms: int, result_type: type[Any] | None, keyed: Keyed | None = None
+    ) -> Handle[Any]:
+        """A new handle to a job that may be started for so long."""
+        deadline = asyncio.get_running_loop().time() + lifetime_ms / 1000
+        return Handle(token, deadline, None if result_type is object else result_type, self, keyed)
+
 
 class Handle(Generic[R]):
     """One submitted job. It may be dropped: the job runs all the same, and its token attaches a new handle.

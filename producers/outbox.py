@@ -20,17 +20,19 @@ from bridge.envelope import Draft, Opener, Sealed, Sealer
 from bridge.errors import (
     BridgeError,
     ConfigurationError,
+    Denied,
     PayloadTooLarge,
     PublishTimeout,
+    QueueFull,
     SubjectTaken,
 )
 from bridge.fence import RESEND_HEADER
 from bridge.identity import Connection, Identity, QueueSettings
 from bridge.job import INLINE_LIMIT, JSON, Content, Kind, decode, encode
-from bridge.payload import PartSealer
+from bridge.payload import Manifest, PartSealer
 from bridge.signals import NO_SPAN, Operation, Signals, Span, about, metrics
 from bridge.subjects import JobKey
-from bridge.transfer import Payload, send
+from bridge.transfer import Payload, Withdrawals, send
 from bridge.transfer.outgoing import Told
 from bridge.transport import Transport
 from producers.copies import Copies, Copy, address
@@ -64,6 +66,7 @@ class Outbox:
         connection: The queues.
         transport: The producer's local broker.
         copies: Keeps what was sent until it is answered.
+        withdrawals: Of the parts of jobs that are not stored.
         signals: Where measurements and spans go.
     """
 
@@ -74,13 +77,14 @@ class Outbox:
         connection: Connection,
         transport: Transport,
         copies: Copies,
+        withdrawals: Withdrawals,
         signals: Signals,
     ) -> None:
         self._name, self._secret = identity.name, identity.dedup_secret
         self._opener = opener
         self._connection = connection
         self._transport = transport
-        self._copies = copies
+        self._copies, self._withdrawals = copies, withdrawals
         self._sequences = Sequences()
         self.on_rolled_back: Callable[[str], None] = _nobody
         """Told of a stream that lost what it had stored."""
@@ -188,16 +192,31 @@ class Outbox:
         key = JobKey(kind.queue, self._name, session, int(n))
         try:
             sealer = PartSealer(wrap.secret)
-            manifest = await send(self._transport, key, aiter(payload), sealer, limit=settings.max_payload, told=told)
+            manifest = await send(
+                self._transport,
+                key,
+                aiter(payload),
+                sealer,
+                self._withdrawals,
+                limit=settings.max_payload,
+                told=told,
+            )
         except BridgeError as error:
             raise self._refused(kind.queue, kind.name, NO_SPAN, error) from None
-        now = now_ms()  # its times count from here
-        core, span = self._begin(kind, settings, now, terms.times(now, settings), terms.priority, mark, None, job)
-        draft = Draft(core, recipients, Content(payload.content_type, b"")).naming(manifest, wrap)
+        now, span = now_ms(), NO_SPAN  # its times count from here
         try:
+            core, span = self._begin(kind, settings, now, terms.times(now, settings), terms.priority, mark, None, job)
+            draft = Draft(core, recipients, Content(payload.content_type, b"")).naming(manifest, wrap)
             return Parcel(await self._batcher.seal(draft, now), span)
-        except BridgeError as error:
-            raise self._refused(kind.queue, kind.name, span, error) from None
+        except BaseException as error:
+            self._withdraw(key, manifest)
+            self._refused(kind.queue, kind.name, span, error)
+            raise
+
+    def _withdraw(self, key: JobKey, manifest: Manifest | None) -> None:
+        """Have the parts pass of a job that is not stored, nor will be."""
+        if manifest is not None:
+            self._withdrawals.start(key, manifest.transfer, manifest.messages)
 
     def _recipients(self, kind: Kind[Any, Any], settings: QueueSettings, now: int) -> tuple[KemPublicKey, ...]:
         """Whom jobs of a kind are sealed to, if they may be sent at all."""
@@ -213,7 +232,8 @@ class Outbox:
     async def store(self, parcel: Parcel, timeout: float) -> None:
         """Have the local server store a job, sending the same bytes again until it is known to.
 
-        From before it is sent until it is answered the job is kept; what raises is not.
+        From before it is sent until it is answered the job is kept; what raises is not. Parts of a job that is known
+        not to be stored are withdrawn.
 
         Raises:
             OutboxFull: Nothing was sent, since it cannot be kept.
@@ -224,7 +244,11 @@ class Outbox:
         clock = asyncio.get_running_loop().time
         begun = clock()
         try:
-            await self._copies.keep(sealed)
+            try:
+                await self._copies.keep(sealed)
+            except BaseException:  # nothing was sent
+                self._withdraw(key, Manifest.of(core))
+                raise
             await self._store(sealed, key, clock, begun + timeout)
         except BaseException as error:
             self._copies.forget(key)
@@ -271,6 +295,10 @@ class Outbox:
                 if RESEND_HEADER not in headers or core.args_tag:
                     raise
                 return  # by these bytes: the subject is this process's own, and unguessable
+            except (QueueFull, Denied):
+                if RESEND_HEADER not in headers:  # else an earlier try may have stored it
+                    self._withdraw(key, Manifest.of(core))
+                raise
             except PublishTimeout:
                 if clock() >= give_up:
                     raise

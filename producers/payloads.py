@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from bridge.core import Core
 from bridge.envelope import Opened
@@ -14,12 +14,15 @@ from bridge.identity import Connection
 from bridge.job import Content, Status, decode
 from bridge.payload import Manifest
 from bridge.subjects import JobKey
-from bridge.transfer import IN_MEMORY, Incoming, Payload, Spool, withdraw
+from bridge.transfer import IN_MEMORY, Incoming, Payload, Spool, Withdrawals
 from bridge.transfer.outgoing import Told
 from bridge.transfer.value import Spooled, save
 from bridge.transport import Transport
 from producers.handle import Handle
 from producers.outcome import natural, value_of
+
+MAX_SENT: Final = 100_000
+"""Jobs whose parts await their answers, half a KiB each: as many as are kept. The parts of older ones go with age."""
 
 
 class Payloads:
@@ -28,37 +31,29 @@ class Payloads:
     Args:
         connection: Where the workers of each queue are.
         transport: The producer's local broker.
+        withdrawals: Those of ``transport``; closed by whoever made them.
     """
 
-    def __init__(self, connection: Connection, transport: Transport) -> None:
-        self._connection, self._transport = connection, transport
-        # Strong: a job whose handle was dropped has parts all the same.
-        self._sent: dict[JobKey, tuple[Handle[Any], Manifest]] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+    def __init__(self, connection: Connection, transport: Transport, withdrawals: Withdrawals) -> None:
+        self._connection, self._transport, self._withdrawals = connection, transport, withdrawals
+        # No handles: a job whose handle was dropped has parts all the same. Ordered by when each was sent.
+        self._sent: OrderedDict[JobKey, Manifest] = OrderedDict()
 
     def sent(self, handle: Handle[Any], core: Core) -> None:
-        """Have a job's parts pass once it needs them no more; those of a dead letter may be needed again, and stay."""
+        """Have a stored job's parts pass once it needs them no more; those of a dead letter may be needed again."""
         if (manifest := Manifest.of(core)) is None:
             return
-        self._sent[handle.key] = handle, manifest
-        handle.when_done(lambda: self._done(handle.key))
+        self._sent[handle.key] = manifest
+        while len(self._sent) > MAX_SENT:
+            self._sent.popitem(last=False)
+        if handle.done():  # the answer was faster than the PubAck
+            self.answered(handle.key, lambda: handle.status)
 
-    def _done(self, key: JobKey) -> None:
-        handle, manifest = self._sent.pop(key)
-        if handle.status not in (Status.SUCCEEDED, Status.CANCELLED):
-            return
-        task = asyncio.get_running_loop().create_task(
-            withdraw(self._transport, key, manifest.transfer, manifest.messages), name="withdraw"
-        )
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    async def close(self) -> None:
-        """Leave what is not withdrawn yet: it goes with the stream's age."""
-        for task in self._tasks:
-            task.cancel()
-        if self._tasks:
-            await asyncio.wait(self._tasks)
+    def answered(self, key: JobKey, status: Callable[[], Status | None]) -> None:
+        """A job is answered; ``status`` says how, and is asked only where parts hang on it."""
+        manifest = self._sent.pop(key, None)
+        if manifest is not None and status() in (Status.SUCCEEDED, Status.CANCELLED):
+            self._withdrawals.start(key, manifest.transfer, manifest.messages)
 
     async def read(
         self, key: JobKey, opened: Opened, type_: type[Any] | None, to: Path | None, told: Told | None

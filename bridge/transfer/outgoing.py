@@ -21,6 +21,7 @@ from bridge.errors import (
 )
 from bridge.payload import PART, SEALED_PART, Manifest, PartSealer
 from bridge.subjects import JobKey
+from bridge.transfer.withdrawals import Withdrawals
 from bridge.transport import Transport
 
 WINDOW_BYTES: Final = 8 * 1024 * 1024
@@ -31,6 +32,8 @@ STALL_S: Final = 120.0
 """How long the local server may keep a part waiting: the restart of a broker takes less."""
 PAUSE_S: Final = 0.5
 FULL_PAUSE_S: Final = 5.0
+WITHDRAW_WAIT_S: Final = 1.0
+"""How long a failure waits for what was stored to be withdrawn; a cancel does not, and either goes on meanwhile."""
 _FINAL: Final = (Denied, NotConnected, SubjectTaken)
 
 _log = structlog.get_logger(__name__)
@@ -44,6 +47,7 @@ async def send(
     key: JobKey,
     chunks: AsyncIterator[bytes],
     sealer: PartSealer,
+    withdrawals: Withdrawals,
     *,
     limit: int,
     patient: bool = False,
@@ -51,14 +55,15 @@ async def send(
 ) -> Manifest:
     """Seal and store a payload; nothing names it yet.
 
-    What was stored is withdrawn if the rest cannot be. A process that dies meanwhile leaves parts that nothing names,
-    which go with the stream's age.
+    What was stored is withdrawn if the rest cannot be, or this is cancelled. A process that dies meanwhile leaves parts
+    that nothing names, which go with the stream's age.
 
     Args:
         transport: To the local server.
         key: The job that it belongs to.
         chunks: Its bytes, in pieces of any size.
         sealer: Under the secret of the message that is to name it.
+        withdrawals: Those of ``transport``.
         limit: The queue's ``max_payload``.
         patient: Wait where there is no room, for as long as it takes.
         told: For progress bars.
@@ -84,26 +89,14 @@ async def send(
             await stored.start(number, piece)
         await stored.all()
     except BaseException as error:
-        await stored.cancel()
+        try:
+            await stored.cancel()
+        finally:  # cancelled again meanwhile, too
+            withdrawn = withdrawals.start(key, sealer.transfer, stored.begun)
         if not isinstance(error, asyncio.CancelledError):
-            await withdraw(transport, key, sealer.transfer, stored.begun)
+            await asyncio.wait([withdrawn], timeout=WITHDRAW_WAIT_S)
         raise
     return sealer.manifest()
-
-
-async def withdraw(transport: Transport, key: JobKey, transfer: bytes, messages: int) -> None:
-    """Have parts of one's own pass: an empty message takes the place of each, and lives a second. Tried once."""
-    stream, name = subjects.parts_stream(key.queue), transfer.hex()
-    for first in range(0, messages, 64):
-        numbers = range(first, min(first + 64, messages))
-        sent = [
-            transport.publish(stream, subjects.part(key, name, number), b"", {"Nats-TTL": "1s"}) for number in numbers
-        ]
-        for outcome in await asyncio.gather(*sent, return_exceptions=True):
-            if isinstance(outcome, TransportError):
-                return  # they go with the stream's age
-            if isinstance(outcome, BaseException):
-                raise outcome
 
 
 class _Storing:

@@ -1,0 +1,159 @@
+"""What becomes of parts that a job needs no more, or that no job will ever name."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import weakref
+from collections.abc import Awaitable, Callable, Mapping
+
+import pytest
+
+from bridge.errors import Denied, OutboxFull, PublishTimeout, QueueFull, TransportError
+from bridge.memory import MemoryTransport
+from bridge.payload import PART
+from bridge.transport import Message, PubAck
+from consumers import Worker
+from producers.copies import Copies
+from tests.fleet import Fleet, policy, until
+
+MIB = 1024 * 1024
+DATA = os.urandom(3 * PART + 77)
+PARTS = "PARTS_thumbs"
+
+
+class Refusing(MemoryTransport):
+    """Stores as ever, but for what a test says of a publish to a stream."""
+
+    meets: Callable[[str, str], Awaitable[None]]
+
+    @classmethod
+    def of(cls, rig: Fleet, meets: Callable[[str, str], Awaitable[None]]) -> Refusing:
+        made = cls(rig.bridge, rig.bridge.cloud("aws"))
+        made.meets = meets
+        return made
+
+    async def publish(
+        self,
+        stream: str,
+        subject: str,
+        data: bytes,
+        headers: Mapping[str, str] | None = None,
+        *,
+        expected: int | None = None,
+        timeout: float = 10.0,
+    ) -> PubAck:
+        if data:
+            await self.meets(stream, subject)
+        return await super().publish(stream, subject, data, headers, expected=expected, timeout=timeout)
+
+
+def fleet() -> Fleet:
+    return Fleet.make(policy(max_payload=4 * MIB, payload_bytes=16 * MIB))
+
+
+def parts(rig: Fleet) -> list[Message]:
+    return rig.held("aws", PARTS)
+
+
+def kept(rig: Fleet) -> int:
+    return sum(len(each.data) for each in parts(rig))
+
+
+async def test_a_submit_that_is_cancelled_amid_its_upload_leaves_no_part() -> None:
+    rig, hangs = fleet(), asyncio.Event()
+
+    async def meets(stream: str, subject: str) -> None:
+        if stream == PARTS and subject.endswith(".3"):
+            hangs.set()
+            await asyncio.Event().wait()
+
+    async with rig.producer(transport=Refusing.of(rig, meets)) as relay:
+        submit = asyncio.create_task(relay.submit("thumbs", "resize", DATA))
+        await hangs.wait()
+        await until(lambda: len(parts(rig)) == 4)  # the others, and the index
+        submit.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await submit
+        await until(lambda: kept(rig) == 0)
+    assert rig.held("aws", "JOBS_thumbs") == []
+
+
+async def test_what_is_being_withdrawn_when_the_producer_ends_is_waited_for() -> None:
+    rig, hangs = fleet(), asyncio.Event()
+
+    async def meets(stream: str, subject: str) -> None:
+        if stream == PARTS and subject.endswith(".3"):
+            hangs.set()
+            await asyncio.Event().wait()
+
+    async with rig.producer(transport=Refusing.of(rig, meets)) as relay:
+        submit = asyncio.create_task(relay.submit("thumbs", "resize", DATA))
+        await hangs.wait()
+        submit.cancel()
+        await asyncio.wait([submit])
+    assert kept(rig) == 0
+
+
+@pytest.mark.parametrize("error", [QueueFull, Denied])
+async def test_a_job_that_is_refused_leaves_no_part(error: type[TransportError]) -> None:
+    rig, stored = fleet(), list[int]()
+
+    async def meets(stream: str, _: str) -> None:
+        if stream != PARTS:
+            stored.append(kept(rig))
+            raise error("the job")
+
+    async with rig.producer(transport=Refusing.of(rig, meets)) as relay:
+        with pytest.raises(error, match="the job"):
+            await relay.submit("thumbs", "resize", DATA)
+        await until(lambda: kept(rig) == 0)
+    assert stored[0] > len(DATA)
+
+
+async def test_a_job_that_does_not_fit_into_the_outbox_leaves_no_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    rig = fleet()
+
+    async def keep(*_: object) -> None:
+        assert kept(rig) > len(DATA)
+        raise OutboxFull("no room")
+
+    monkeypatch.setattr(Copies, "keep", keep)
+    async with rig.producer() as relay:
+        with pytest.raises(OutboxFull):
+            await relay.submit("thumbs", "resize", DATA)
+        await until(lambda: kept(rig) == 0)
+
+
+@pytest.mark.parametrize("then", [PublishTimeout, QueueFull])
+async def test_a_job_that_may_be_stored_keeps_its_parts(then: type[TransportError]) -> None:
+    rig, tries = fleet(), list[str]()
+
+    async def meets(stream: str, subject: str) -> None:
+        if stream != PARTS:
+            tries.append(subject)
+            await asyncio.sleep(0.05)
+            raise PublishTimeout("no PubAck") if len(tries) == 1 or then is PublishTimeout else then("the job")
+
+    async with rig.producer(transport=Refusing.of(rig, meets)) as relay:
+        with pytest.raises(then):
+            await relay.submit("thumbs", "resize", DATA, timeout=2 if then is PublishTimeout else 60)
+    assert len(tries) > 1
+    assert kept(rig) > len(DATA)  # its end waits for what is being withdrawn
+
+
+async def test_a_handle_that_is_dropped_is_let_go_and_its_parts_pass_once_the_job_is_done() -> None:
+    rig, worker = fleet(), Worker()
+
+    @worker.handler("thumbs", "resize")
+    async def resize(data: bytes) -> int:
+        return len(data)
+
+    async with rig.producer() as relay:
+        job = weakref.ref(await relay.submit("thumbs", "resize", DATA))
+        gc.collect()
+        assert job() is None
+        assert kept(rig) > len(DATA)
+        async with rig.working(worker):
+            await until(lambda: kept(rig) == 0)
