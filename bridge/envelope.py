@@ -211,7 +211,7 @@ class Opener:
 
     def __init__(self, identity: Identity, trust: Trust) -> None:
         self._name = identity.name
-        self._signs_with = identity.sign[-1].kid
+        self._signs_with = identity.sign[-1].kid if identity.sign else b""  # who only looks at messages has no key
         self._keys = {key.kid: key for key in identity.kem}
         # Keyed by the wrap's own hash too: a wrap_id alone could be answered with another wrap's secret.
         self._secrets: OrderedDict[tuple[bytes, bytes, bytes, bytes], bytes] = OrderedDict()

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.acceptance.transcript import Shell, Step, missing, steps
-from tests.acceptance.typed import CHECKOUT, environment, up
+from tests.acceptance.typed import CHECKOUT, bunny, environment, up
 from tests.nats_cli import binary
 
 DOCUMENT = CHECKOUT / "docs" / "inspect.md"
@@ -26,6 +26,7 @@ def shell(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shell]:
     (commands / "bunny").chmod(0o755)
     (commands / "nats").symlink_to(nats)
     path = f"{commands}:{os.environ['PATH']}"
+    bunny("init", folder)
     with up("up", folder, timeout=600.0) as running:
         running.until("bunny queue ls")
         terminal = Shell(folder, environment(PATH=path, HOME=str(folder)))
