@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
-import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, Final
@@ -35,8 +34,6 @@ from consumers.verdict import Done, Reject, Sent, Snooze
 
 SPOOL: Final = "BUNNY_SPOOL"
 """The variable that names the folder where payloads are kept, sealed, until their handlers are done."""
-SWEEP_S: Final = 3_600.0
-"""Between two looks for what processes that died have left there."""
 FULL_DELAY_S: Final = 60.0
 """How long a job waits for room on this machine's disk, or for another worker."""
 TROUBLE_DELAY_S: Final = 5.0
@@ -65,8 +62,6 @@ class Payloads:
     def __init__(self, opener: Opener, sealer: Sealer, transport: Transport) -> None:
         self._opener, self._sealer, self._transport = opener, sealer, transport
         self._withdrawals = Withdrawals(transport)
-        self._folder: Path | None = None
-        self._swept = 0.0
 
     @contextlib.asynccontextmanager
     async def arguments(self, case: Case, handler: Handler, opened: Opened, inline: Any) -> AsyncIterator[Any]:
@@ -94,6 +89,9 @@ class Payloads:
             except SpoolFull as error:
                 _log.error("spool_full", queue=case.queue, job=case.core.job, bytes=case.core.length)
                 raise Hindered(Snooze(FULL_DELAY_S), type(error).__name__) from None
+            except ConfigurationError as error:
+                _log.error("spool_unusable", queue=case.queue, job=case.core.job, error=str(error))
+                raise Hindered(Snooze(FULL_DELAY_S), type(error).__name__) from None
             except TransportError as error:
                 _log.warning("payload_awaited", queue=case.queue, job=case.core.job, error=type(error).__name__)
                 raise Hindered(Snooze(TROUBLE_DELAY_S), type(error).__name__) from None
@@ -102,6 +100,11 @@ class Payloads:
     async def _fetch(
         self, case: Case, handler: Handler, content_type: str, parts: PartOpener, stack: contextlib.AsyncExitStack
     ) -> Any:
+        if parts.manifest.length > case.settings.max_payload:  # its author's own settings may say anything
+            raise PayloadTooLarge(
+                f"arguments of {parts.manifest.length} bytes; queue {case.queue} takes {case.settings.max_payload} "
+                "(max_payload)"
+            )
         incoming = Incoming(self._transport, case.settings.home, case.key, parts)
         if handler.stream:
             return Payload.received(Once(incoming.stream(), parts.manifest.length), content_type)
@@ -110,8 +113,12 @@ class Payloads:
                 f"arguments of {parts.manifest.length} bytes, of which the handler wants all at once "
                 f"(IN_MEMORY, {IN_MEMORY}); let it take a Payload"
             )
-        spool = stack.enter_context(Spool(parts.manifest, self._place()))
-        await incoming.fill(spool)
+        place = self._place()
+        try:
+            spool = stack.enter_context(Spool(parts.manifest, place))
+            await incoming.fill(spool)
+        except OSError as error:
+            raise ConfigurationError(f"{place}: {error.strerror}; let {SPOOL} name a folder") from None
         payload = Payload.received(Spooled(spool, parts), content_type)
         if handler.args is Payload:
             return payload
@@ -153,18 +160,16 @@ class Payloads:
         await self._withdrawals.close()
 
     def _place(self) -> Path:
-        """The folder of spools, made when it is first needed, and swept now and then."""
-        if self._folder is None or time.monotonic() > self._swept + SWEEP_S:
-            folder = Path(os.environ.get(SPOOL) or Path(tempfile.gettempdir()) / f"bunny-spool-{os.getuid()}")
-            try:
-                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-                if folder.stat().st_uid != os.getuid():
-                    raise ConfigurationError(f"{folder}: another user's; let {SPOOL} name a folder of this one")
-            except OSError as error:
-                raise ConfigurationError(f"{folder}: {error.strerror}; let {SPOOL} name a folder") from None
-            sweep(folder)
-            self._folder, self._swept = folder, time.monotonic()
-        return self._folder
+        """The folder of spools, made when it is needed, and swept of what is not."""
+        folder = Path(os.environ.get(SPOOL) or Path(tempfile.gettempdir()) / f"bunny-spool-{os.getuid()}")
+        try:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if folder.stat().st_uid != os.getuid():
+                raise ConfigurationError(f"{folder}: another user's; let {SPOOL} name a folder of this one")
+        except OSError as error:
+            raise ConfigurationError(f"{folder}: {error.strerror}; let {SPOOL} name a folder") from None
+        sweep(folder)
+        return folder
 
 
 def given(content: Content, handler: Handler) -> Any:

@@ -10,7 +10,7 @@ from typing import Final
 import structlog
 
 from bridge import subjects
-from bridge.errors import Denied, NotConnected, PartMissing, TransportError
+from bridge.errors import BadPart, Denied, NotConnected, PartMissing, TransportError
 from bridge.payload import PART, Manifest, PartOpener
 from bridge.subjects import JobKey
 from bridge.transfer.outgoing import Told
@@ -137,6 +137,8 @@ class Incoming:
             now = clock()
             self._window.took(now - begun, len(message.data), now)
             self.asked += len(message.data)
+            if len(message.data) != self.manifest.size_of(number):  # its author may have signed it all the same
+                raise BadPart(f"part {number} of a payload is of another length than was signed")
             if number < self.manifest.parts:
                 self.opener.check(number, message.data)
             return message.data

@@ -22,6 +22,8 @@ from bridge.payload import SEALED_PART, Manifest, PartOpener
 SUFFIX: Final = ".parts"
 STALE_S: Final = 86_400
 """After how long a file that nobody went on with is removed: the process that wrote it died."""
+LEFT: Final = 16
+"""Such files that are kept at most, the newest: a producer can have attempts end amid transfers at will."""
 _NO_ROOM: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -40,9 +42,10 @@ class Spool:
         self.kept = False
         """Whether its file is left to whoever goes on with it."""
         self._path: Path | None = None
+        self._file: int | None = None
         if folder is not None:
             path = folder / f"{name}{manifest.transfer.hex()}-{manifest.index.hex()[:16]}{SUFFIX}"
-            self._file = _held(path)
+            self._file = _taken(path, os.O_CREAT)
             if self._file is not None:
                 self._path = path
                 return
@@ -117,16 +120,27 @@ class Spool:
 
 
 def sweep(folder: Path) -> None:
-    """Remove what processes that died left behind, and nobody went on with for a day."""
+    """Remove what was left behind, and nobody went on with for a day, or is more than is kept."""
+    found: list[tuple[float, Path]] = []
     for path in folder.glob(f"*{SUFFIX}"):
         with contextlib.suppress(OSError):
-            if path.stat().st_mtime < time.time() - STALE_S:
-                path.unlink()
+            found.append((path.stat().st_mtime, path))
+    left, stale = 0, time.time() - STALE_S
+    for written, path in sorted(found, reverse=True):
+        with contextlib.suppress(OSError):
+            if (descriptor := _taken(path)) is None:
+                continue  # somebody reads it
+            try:
+                left += 1
+                if left > LEFT or written < stale:
+                    path.unlink()
+            finally:
+                os.close(descriptor)
 
 
-def _held(path: Path) -> int | None:
-    """A file of one's own, made or gone on with; None where another process holds it."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+def _taken(path: Path, flags: int = 0) -> int | None:
+    """A file that nobody else holds, locked until it is closed; None where another process does."""
+    descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | flags, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         if os.fstat(descriptor).st_ino == path.stat().st_ino:

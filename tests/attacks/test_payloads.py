@@ -18,6 +18,7 @@ from bridge.job import Content
 from bridge.memory import MemoryTransport
 from bridge.payload import PART, Manifest, PartSealer
 from bridge.transfer import incoming, outgoing
+from bridge.transfer import spool as spools
 from bridge.transport import Message
 from consumers import Worker, payloads
 from producers import Handle, Payload
@@ -47,10 +48,11 @@ class Seen:
 
     def __init__(self, *, stream: bool = False) -> None:
         self.worker, self.calls = Worker(), list[int]()
+        self.begun = 0
 
         @self.worker.handler("thumbs", "resize", stream=stream)
         async def resize(payload: Payload) -> int:
-            total = 0
+            self.begun, total = self.begun + 1, 0
             async for chunk in payload:
                 total += len(chunk)
             self.calls.append(total)
@@ -146,7 +148,7 @@ async def test_an_author_that_lies_about_the_length(length: int) -> None:
             patch.setattr(PartSealer, "manifest", lie)
             job = await relay.submit("thumbs", "resize", DATA)
         assert await failed(job) in ("BadPart", "PartMissing")
-        assert seen.calls == []
+        assert seen.begun == 0
         assert await (await relay.submit("thumbs", "resize", DATA)).result() == len(DATA)
 
 
@@ -227,6 +229,17 @@ async def test_more_than_the_queue_takes() -> None:
             await relay.submit("thumbs", "resize", many(100))
         assert sum(len(each.data) for each in parts(rig)) == 0  # what was stored is withdrawn
         assert rig.held("aws", "JOBS_thumbs") == []
+
+
+async def test_an_author_that_sends_more_than_the_queue_takes(spool: Path) -> None:
+    rig, seen = fleet(), Seen()
+    async with rig.producer() as relay, rig.working(seen.worker):
+        settings = relay._connection.queues["thumbs"]
+        relay._connection.queues["thumbs"] = settings.model_copy(update={"max_payload": 8 * MIB})
+        assert await failed(await relay.submit("thumbs", "resize", bytes(4 * MIB + 1))) == "PayloadTooLarge"
+        assert seen.begun == 0
+        assert await (await relay.submit("thumbs", "resize", bytes(4 * MIB))).result() == 4 * MIB
+    assert os.listdir(spool) == []
 
 
 async def test_a_result_larger_than_the_queue_takes() -> None:
@@ -319,6 +332,41 @@ async def test_no_room_on_the_workers_disk(monkeypatch: pytest.MonkeyPatch) -> N
         assert await (await relay.submit("thumbs", "resize", DATA)).result() == len(DATA)
     assert (seen.calls, full) == ([len(DATA)], [])
     assert rig.held("azure", "DEAD_thumbs") == []
+
+
+async def test_what_attempts_leave_behind_is_bounded(monkeypatch: pytest.MonkeyPatch, spool: Path) -> None:
+    rig, worker = fleet(max_attempts=1), Worker()
+    monkeypatch.setattr(spools, "LEFT", 1, raising=False)
+
+    @worker.handler("thumbs", "resize", timeout=0.2)
+    async def resize(_: Payload) -> None: ...
+
+    async def last_never(subject: str) -> None:
+        if subject.endswith(".3"):
+            await asyncio.Event().wait()
+
+    async with Faulty.of(rig, "bunny", last_never) as transport, rig.producer() as relay:
+        serving = rig.working(worker, "bunny", transport)
+        async with serving:
+            for _ in range(4):
+                assert await failed(await relay.submit("thumbs", "resize", DATA)) == "HandlerTimeout"
+    assert len(os.listdir(spool)) == 2  # one that was there, and the last
+
+
+@pytest.mark.parametrize("call", ["mkdir", "open"])
+async def test_a_folder_that_cannot_be_used(call: str, monkeypatch: pytest.MonkeyPatch, spool: Path) -> None:
+    rig, seen, failures = fleet(max_attempts=1), Seen(), [True]
+    work = getattr(os, call)
+
+    def fails(path: Any, *args: Any, **named: Any) -> Any:  # noqa: ANN401
+        if str(path).startswith(str(spool)) and failures and failures.pop():
+            raise OSError(errno.EACCES, "permission denied")
+        return work(path, *args, **named)
+
+    monkeypatch.setattr(os, call, fails)
+    async with rig.producer() as relay, rig.working(seen.worker):
+        assert await (await relay.submit("thumbs", "resize", DATA)).result() == len(DATA)
+    assert failures == []
 
 
 async def test_no_room_on_the_producers_disk(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
