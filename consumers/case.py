@@ -33,6 +33,9 @@ class Place(Protocol):
     async def back(self) -> bool:
         """Have one again; nothing where it was not left. False where the task was excused from having one."""
 
+    async def free(self) -> None:
+        """Let another job have it for good: its handler is done, and what is left takes no slot."""
+
 
 class Nowhere:
     """A place of which there are enough."""
@@ -45,6 +48,9 @@ class Nowhere:
     async def back(self) -> bool:
         """See `Place.back`."""
         return True
+
+    async def free(self) -> None:
+        """See `Place.free`."""
 
 
 @dataclass(slots=True)

@@ -145,9 +145,9 @@ class Payloads:
                 )
             wrap = self._sealer.wrap((self._opener.trust.peer(case.core.sender).kem_key(now),), now)
             chunks, sealer = aiter(packed), PartSealer(wrap.secret)
-            manifest = await send(
-                self._transport, case.key, chunks, sealer, self._withdrawals, limit=limit, patient=True
-            )
+            # Its slot must not go to the one queue whose producer fills the room there is.
+            full = case.place.free
+            manifest = await send(self._transport, case.key, chunks, sealer, self._withdrawals, limit=limit, full=full)
         except PayloadTooLarge as error:
             raise Hindered(Reject(str(error), type=type(error).__name__), type(error).__name__) from None
         except (TransportError, Refusal) as error:

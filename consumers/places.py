@@ -76,6 +76,10 @@ class Standing(Generic[L]):
         self.settle()
         return got
 
+    async def free(self) -> None:
+        """See `consumers.case.Place.free`."""
+        await self.slot.aclose()
+
     def settle(self) -> None:
         """It is not to be handed back any more, with a slot or without."""
         if self._waiting.pop(self._task, None) is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from types import AsyncGeneratorType
 from typing import Final
 
@@ -50,7 +50,7 @@ async def send(
     withdrawals: Withdrawals,
     *,
     limit: int,
-    patient: bool = False,
+    full: Callable[[], Awaitable[None]] | None = None,
     told: Told | None = None,
 ) -> Manifest:
     """Seal and store a payload; nothing names it yet.
@@ -65,15 +65,15 @@ async def send(
         sealer: Under the secret of the message that is to name it.
         withdrawals: Those of ``transport``.
         limit: The queue's ``max_payload``.
-        patient: Wait where there is no room, for as long as it takes.
+        full: Called, any number of times, where there is no room, which is then waited for as long as it takes.
         told: For progress bars.
 
     Raises:
         PayloadTooLarge: There are more bytes than ``limit``.
-        QueueFull: The queue has no room for it (``payload_bytes``).
+        QueueFull: The queue has no room for it (``payload_bytes``), and there is no ``full``.
         TransportError: The local server did not store a part within 2 min, or refused it.
     """
-    stored = _Storing(transport, key, sealer.transfer.hex(), patient)
+    stored = _Storing(transport, key, sealer.transfer.hex(), full)
     total = 0
     try:
         async for data in _cut(chunks):
@@ -102,8 +102,10 @@ async def send(
 class _Storing:
     """Parts on their way to the local server, bounded by bytes."""
 
-    def __init__(self, transport: Transport, key: JobKey, transfer: str, patient: bool) -> None:
-        self._transport, self._key, self._transfer, self._patient = transport, key, transfer, patient
+    def __init__(
+        self, transport: Transport, key: JobKey, transfer: str, full: Callable[[], Awaitable[None]] | None
+    ) -> None:
+        self._transport, self._key, self._transfer, self._full = transport, key, transfer, full
         self._stream = subjects.parts_stream(key.queue)
         self._tasks: set[asyncio.Task[None]] = set()
         self.begun = 0
@@ -141,8 +143,9 @@ class _Storing:
                 # Stored twice, the same bytes take their own place.
                 await self._transport.publish(self._stream, subject, data, timeout=PUBLISH_TIMEOUT_S)
             except QueueFull:
-                if not self._patient:
+                if self._full is None:
                     raise
+                await self._full()
                 _log.warning("payload_waits_for_room", stream=self._stream)
                 await asyncio.sleep(FULL_PAUSE_S)
                 give_up = clock() + STALL_S
