@@ -14,6 +14,8 @@ WITHDRAW_S: Final = 60.0
 """How long the parts of one payload may take: a server takes some thousands a second, and 65,544 are the most."""
 AT_ONCE: Final = 64
 """Withdrawn at once, of one payload."""
+PAYLOADS: Final = 8
+"""Withdrawn at once; the others, whose answers came all together, wait for their turn."""
 CLOSE_S: Final = 2.0
 """How long the end of a process waits for what is under way."""
 
@@ -28,6 +30,7 @@ class Withdrawals:
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
         self._tasks: set[asyncio.Task[None]] = set()
+        self._turns = asyncio.Semaphore(PAYLOADS)
 
     def start(self, key: JobKey, transfer: bytes, messages: int) -> asyncio.Task[None]:
         """Begin to withdraw a payload; the task never fails for what the server says.
@@ -37,7 +40,7 @@ class Withdrawals:
             transfer: Names it.
             messages: Its parts and the pieces of its index, stored or not.
         """
-        task = asyncio.get_running_loop().create_task(self._withdraw(key, transfer.hex(), messages), name="withdraw")
+        task = asyncio.get_running_loop().create_task(self._in_turn(key, transfer.hex(), messages), name="withdraw")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
@@ -53,6 +56,10 @@ class Withdrawals:
                 task.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks)
+
+    async def _in_turn(self, key: JobKey, name: str, messages: int) -> None:
+        async with self._turns:
+            await self._withdraw(key, name, messages)
 
     async def _withdraw(self, key: JobKey, name: str, messages: int) -> None:
         """An empty message takes the place of each, and lives a second."""
