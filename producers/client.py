@@ -22,7 +22,6 @@ from bridge.signals import OFF, Signals, signalling
 from bridge.signals.metrics import HANDLES
 from bridge.transfer import Withdrawals
 from bridge.transfer.outgoing import Told
-from bridge.transfer.value import pack
 from bridge.transport import Transport
 from bridge.trust import Trust
 from producers.arrivals import KEYED, Arrivals
@@ -258,7 +257,7 @@ class Producer:
         contract, value = contract_of(queue, kind, args)
         self._outbox.settings(contract)
         terms = Terms(deadline, priority, delay, at, concurrency_key)
-        value = await pack(value)
+        value = await self._outbox.pack(contract, value)
         if key is not None:
             left = await self._arrivals.ready(contract.queue, KEYED, MAX_OPEN, timeout)
             return await self._keys.submit(contract, value, key, terms, left, retry_failed)

@@ -34,6 +34,7 @@ from bridge.signals import NO_SPAN, Operation, Signals, Span, about, metrics
 from bridge.subjects import JobKey
 from bridge.transfer import Payload, Withdrawals, send
 from bridge.transfer.outgoing import Told
+from bridge.transfer.value import pack
 from bridge.transport import Transport
 from producers.copies import Copies, Copy, address
 from producers.sequences import Sequences
@@ -86,7 +87,7 @@ class Outbox:
         self._transport = transport
         self._copies, self._withdrawals = copies, withdrawals
         self._sequences = Sequences()
-        self.on_rolled_back: Callable[[str], None] = _nobody
+        self.on_rolled_back: Callable[[str], None] = lambda _: None
         """Told of a stream that lost what it had stored."""
         self._sealer = Sealer(identity)
         self._batcher = Batcher(self._sealer)
@@ -170,6 +171,17 @@ class Outbox:
         if isinstance(args, Payload):
             return await self.upload(kind, args, terms, told)
         return await self.seal_one(kind, args, terms)
+
+    async def pack(self, kind: Kind[Any, Any], args: object) -> Content | Payload:
+        """Arguments as they travel.
+
+        Raises:
+            InvalidArguments, UsageError: They are none.
+        """
+        try:
+            return await pack(args)
+        except BridgeError as error:
+            raise self._refused(kind.queue, kind.name, NO_SPAN, error) from None
 
     async def upload(self, kind: Kind[Any, Any], payload: Payload, terms: Terms, told: Told | None = None) -> Parcel:
         """Store a payload's parts, and seal the job that names them.
@@ -359,10 +371,6 @@ class Outbox:
 
 
 _PENDING: Final = BridgeError("not sealed yet")
-
-
-def _nobody(_: str) -> None:
-    pass
 
 
 def _headers(core: Core, digest: str) -> dict[str, str]:

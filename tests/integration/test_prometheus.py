@@ -71,7 +71,7 @@ def test_metrics_and_labels_that_are_asked_for_exist(where: str, expr: str) -> N
     for name, matchers in named:
         assert name in LABELS
         assert set(re.findall(r"(\w+)\s*(?:=~|!~|!=|=)", matchers)) <= LABELS[name]
-    known = set().union(*(LABELS[name] for name, _ in named))
+    known = {"instance"}.union(*(LABELS[name] for name, _ in named))  # Prometheus names what it has scraped
     for grouped in re.findall(r"\b(?:by|on|without)\s*\(([^)]*)\)", expr):
         assert set(re.findall(r"\w+", grouped)) <= known
 
