@@ -19,11 +19,12 @@ from typing import Final, TypeVar
 from bridge import crypto, strict_json
 from bridge import frame as frames
 from bridge.core import Core
-from bridge.crypto import MAX_TREE, KemPublicKey
+from bridge.crypto import MAX_TREE, KemPublicKey, SigningKey
 from bridge.errors import BadPrelude, BadSignature, PayloadTooLarge, WrongRecipient
 from bridge.frame import MAX_RECIPIENTS
 from bridge.identity import Identity
 from bridge.job import INLINE_LIMIT, Content, Status
+from bridge.keyring import Keyring
 from bridge.payload import Manifest, PartOpener
 from bridge.trust import Trust
 
@@ -82,6 +83,8 @@ class Wrap:
     wrap_id: bytes
     secret: bytes = field(repr=False)
     parts: tuple[tuple[bytes, bytes], ...] = field(repr=False)
+    key: SigningKey
+    """Of its sender: the parts are bound to it, so it signs whatever is sealed under the secret."""
     born_ms: int
     uses: int = 0
 
@@ -116,6 +119,8 @@ class Unsigned:
     head: bytes = field(repr=False)
     """Every byte before the signature block."""
     ciphertext: bytes = field(repr=False)
+    key: SigningKey
+    """What its core says that it is signed with."""
 
 
 class Sealer:
@@ -123,10 +128,14 @@ class Sealer:
 
     A wrap is used again for the same recipients for 5 minutes or 2^20 messages, so that the KEM's cost is paid per
     wrap and not per message.
+
+    Args:
+        keys: The identity, or the keyring that holds it: its last signing key signs.
     """
 
-    def __init__(self, identity: Identity) -> None:
-        self._key = identity.sign[-1]
+    def __init__(self, keys: Identity | Keyring) -> None:
+        self._ring = Keyring.of(keys)
+        self._ring.identity.sign[-1]  # an identity that cannot sign is no use here
         self._wraps: OrderedDict[tuple[bytes, ...], Wrap] = OrderedDict()
 
     def seal(self, draft: Draft, now_ms: int) -> Sealed:
@@ -148,16 +157,19 @@ class Sealer:
         return self.sign([self.close(draft, now_ms) for draft in drafts])
 
     def sign(self, messages: Sequence[Unsigned]) -> list[Sealed]:
-        """Put up to 256 messages of `close` under one signature.
+        """Put up to 256 messages of `close` under one signature; one for each key, where it was replaced in between.
 
         Raises:
             ValueError: None, or more than 256 messages.
         """
         if not 0 < len(messages) <= MAX_TREE:
             raise ValueError(f"a batch has 1 to {MAX_TREE} messages")
-        kid, size = self._key.kid, len(messages)
+        key = messages[0].key
+        if any(each.key is not key for each in messages):
+            return [sealed for each in messages for sealed in self.sign([each])]
+        kid, size = key.kid, len(messages)
         root, paths = crypto.merkle_tree([crypto.leaf_hash(each.head) for each in messages])
-        signature = self._key.sign(_batch_message(kid, size, root))
+        signature = key.sign(_batch_message(kid, size, root))
         return [
             Sealed(
                 each.core,
@@ -174,27 +186,28 @@ class Sealer:
             PayloadTooLarge, BadFrame: As `seal`.
         """
         if not draft.recipients:
-            core = replace(draft.core, sender_kid=self._key.kid, wrap_id=b"")
-            return Unsigned(core, frames.close(frames.head(core, ()), b""), b"")
+            signer = self._ring.identity.sign[-1]
+            core = replace(draft.core, sender_kid=signer.kid, wrap_id=b"")
+            return Unsigned(core, frames.close(frames.head(core, ()), b""), b"", signer)
         wrap = draft.wrap or self._used(draft.recipients, now_ms)
-        core = replace(draft.core, sender_kid=self._key.kid, wrap_id=wrap.wrap_id)
+        core = replace(draft.core, sender_kid=wrap.key.kid, wrap_id=wrap.wrap_id)
         body = _prelude(draft)
         before = frames.head(core, wrap.parts)
         key = crypto.derive_key(wrap.secret, _BODY_LABEL + crypto.sha256(before))
         ciphertext = crypto.seal_body(key, _context(core), body)
-        return Unsigned(core, frames.close(before, ciphertext), ciphertext)
+        return Unsigned(core, frames.close(before, ciphertext), ciphertext, wrap.key)
 
     def wrap(self, recipients: tuple[KemPublicKey, ...], now_ms: int) -> Wrap:
         """A secret for one message whose payload is sealed first, which may take longer than a wrap lasts."""
         kids = {key.kid for key in recipients}
         if not recipients or len(recipients) > MAX_RECIPIENTS or len(kids) != len(recipients):
             raise ValueError(f"a message has 1 to {MAX_RECIPIENTS} different recipient keys")
-        wrap_id, secret = crypto.random_bytes(16), crypto.random_bytes(32)
-        wraps = tuple((key.kid, key.wrap(secret, _wrap_info(self._key.kid, key.kid, wrap_id))) for key in recipients)
-        return Wrap(wrap_id, secret, wraps, now_ms)
+        signer, wrap_id, secret = self._ring.identity.sign[-1], crypto.random_bytes(16), crypto.random_bytes(32)
+        wraps = tuple((key.kid, key.wrap(secret, _wrap_info(signer.kid, key.kid, wrap_id))) for key in recipients)
+        return Wrap(wrap_id, secret, wraps, signer, now_ms)
 
     def _used(self, recipients: tuple[KemPublicKey, ...], now_ms: int) -> Wrap:
-        kids = tuple(key.kid for key in recipients)
+        kids = (self._ring.identity.sign[-1].kid, *(key.kid for key in recipients))
         wrap = self._wraps.get(kids)
         if wrap is None or wrap.uses >= WRAP_MAX_USES or not 0 <= now_ms - wrap.born_ms < WRAP_MAX_AGE_MS:
             wrap = self.wrap(recipients, now_ms)
@@ -207,12 +220,16 @@ class Sealer:
 
 
 class Opener:
-    """Authenticates and opens for one identity under one trust bundle. Not for use by several threads at once."""
+    """Authenticates and opens for one identity under one trust bundle. Not for use by several threads at once.
 
-    def __init__(self, identity: Identity, trust: Trust) -> None:
-        self._name = identity.name
-        self._signs_with = identity.sign[-1].kid if identity.sign else b""  # who only looks at messages has no key
-        self._keys = {key.kid: key for key in identity.kem}
+    Args:
+        keys: The identity, or the keyring that holds it.
+        trust: The bundle.
+    """
+
+    def __init__(self, keys: Identity | Keyring, trust: Trust) -> None:
+        self.ring = Keyring.of(keys)
+        self._name = self.ring.identity.name
         # Keyed by the wrap's own hash too: a wrap_id alone could be answered with another wrap's secret.
         self._secrets: OrderedDict[tuple[bytes, bytes, bytes, bytes], bytes] = OrderedDict()
         self._roots: OrderedDict[tuple[bytes, int, bytes, bytes], bool] = OrderedDict()
@@ -235,7 +252,8 @@ class Opener:
             BundleExpired: The trust bundle is no longer valid.
             IdentityRevoked: It has not, or no longer, the key that this identity signs with.
         """
-        self._trust.check_mine(self._name, self._signs_with, now_ms)
+        sign = self.ring.identity.sign  # who only looks at messages has no key
+        self._trust.check_mine(self._name, sign[-1].kid if sign else b"", now_ms)
 
     def authenticate(self, data: bytes, now_ms: int) -> Authenticated:
         """Check framing, author, signature, ciphertext digest and authority. No private key is used.
@@ -274,14 +292,15 @@ class Opener:
         core = message.core
         if core.recipient != self._name:
             raise WrongRecipient(f"addressed to another principal than {self._name}")
-        mine = next(((kid, wrap) for kid, wrap in message.wraps if kid in self._keys), None)
+        keys = {key.kid: key for key in self.ring.identity.kem}  # one, or two while one takes the other's place
+        mine = next(((kid, wrap) for kid, wrap in message.wraps if kid in keys), None)
         if mine is None:
             raise WrongRecipient(f"sealed to no key that {self._name} has")
         kid, wrap = mine
         cached = (kid, core.sender_kid, core.wrap_id, crypto.sha256(wrap))
         secret = self._secrets.get(cached)
         if secret is None:
-            secret = self._keys[kid].unwrap(wrap, _wrap_info(core.sender_kid, kid, core.wrap_id))
+            secret = keys[kid].unwrap(wrap, _wrap_info(core.sender_kid, kid, core.wrap_id))
             _remember(self._secrets, cached, secret)
         key = crypto.derive_key(secret, _BODY_LABEL + message.head_digest)
         content, status = _read_prelude(core, crypto.open_body(key, _context(core), message.ciphertext))

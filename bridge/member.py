@@ -20,6 +20,7 @@ from bridge.identity import (
     Connection,
     Identity,
 )
+from bridge.keyring import Keyring
 from bridge.transport import Transport
 from bridge.trust import Trust
 
@@ -52,7 +53,7 @@ class Member:
     """Who a service is, whom it trusts, and where it connects."""
 
     folder: Path
-    identity: Identity
+    keys: Keyring
     trust: Trust
     connection: Connection
 
@@ -77,7 +78,12 @@ class Member:
             )
         if connection.bridge != trust.bridge:
             raise ConfigurationError(f"{folder}: connection and trust bundle are of two bridges; take both from one")
-        return cls(folder, identity, trust, connection)
+        return cls(folder, Keyring(identity), trust, connection)
+
+    @property
+    def identity(self) -> Identity:
+        """Its private keys, as they are now."""
+        return self.keys.identity
 
     async def connect(self, name: str, timeout: float | None = None) -> Transport:
         """Connect to the local NATS server.
@@ -88,7 +94,7 @@ class Member:
         """
         return await jetstream.connect(
             self.connection,
-            self.identity.nkey_seed,
+            self.keys,
             self.folder / CA_FILE,
             name=f"{self.identity.name}-{name}",
             timeout=timeout,

@@ -25,6 +25,7 @@ from bridge.errors import ConfigurationError, UsageError
 from bridge.follow import following
 from bridge.identity import Connection, Identity
 from bridge.job import Kind
+from bridge.keyring import Keyring
 from bridge.member import Member, folder_from_env
 from bridge.signals import Signals, signalling
 from bridge.signals.probes import Probes
@@ -263,7 +264,7 @@ class Worker:
         async with signalling(self.metrics, self._traces, health.probes):  # so that it answers while it dials
             transport = await member.connect("worker")
             await self.serve(
-                member.identity,
+                member.keys,
                 member.trust,
                 member.connection,
                 transport,
@@ -274,7 +275,7 @@ class Worker:
 
     async def serve(
         self,
-        identity: Identity,
+        identity: Identity | Keyring,
         trust: Trust,
         connection: Connection,
         transport: Transport,
@@ -286,15 +287,17 @@ class Worker:
         """Serve over a given transport until `stop`, then close it; raises as `run`.
 
         Args:
-            identity: Who it is.
+            identity: Who it is: its private keys, or the keyring that holds them.
             trust: Whom it trusts.
             connection: What it may work.
             transport: The connection to its local broker.
             leases: Makes another one, for the thread that renews what is held; None has ``transport`` do it.
-            folder: The identity folder, whose newer trust bundles are taken up; None keeps ``trust``.
+            folder: The identity folder, whose newer trust bundles and keys are taken up; None keeps what there is.
             health: What is shown of it where metrics are; None makes one.
         """
-        opener, health = Opener(identity, trust), health or Health(identity)
+        opener = Opener(identity, trust)
+        identity = opener.ring.identity
+        health = health or Health(identity)
         try:
             opener.check_mine(now_ms())
             async with (
@@ -321,7 +324,7 @@ class Worker:
         renewer: LeaseThread | None,
     ) -> None:
         worker = _UNSAFE.sub("-", f"{socket.gethostname()}-{os.getpid()}")[-128:].lstrip("-._")
-        sealer = Sealer(identity)
+        sealer = Sealer(opener.ring)
         children = Children(self.concurrency)
         threads = ThreadPoolExecutor(self.concurrency, thread_name_prefix="handler")
         try:

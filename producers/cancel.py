@@ -10,7 +10,7 @@ from bridge.clock import now_ms
 from bridge.core import Core
 from bridge.envelope import Draft, Opener, Sealed, Sealer
 from bridge.errors import PublishTimeout, Refusal, SubjectTaken, UsageError
-from bridge.identity import Connection, Identity
+from bridge.identity import Connection
 from bridge.job import MAX_REASON_CHARS, JobToken, encode
 from bridge.transport import Message, Transport
 from producers.handle import Handle, Signed
@@ -23,17 +23,17 @@ class Canceller:
     """Asks for jobs of one identity to be cancelled.
 
     Args:
-        identity: The producer's private keys.
-        opener: Verifies a job of one's own that is looked up; its bundle says whom controls are sealed to.
+        opener: Holds the producer's keys, and verifies a job of one's own that is looked up; its bundle says whom
+            controls are sealed to.
         connection: The queues.
         transport: The producer's local broker.
     """
 
-    def __init__(self, identity: Identity, opener: Opener, connection: Connection, transport: Transport) -> None:
+    def __init__(self, opener: Opener, connection: Connection, transport: Transport) -> None:
         self._opener = opener
         self._connection = connection
         self._transport = transport
-        self._sealer = Sealer(identity)
+        self._sealer = Sealer(opener.ring)
 
     async def cancel(self, handle: Handle[Any], reason: str, timeout: float) -> None:
         """See `Handle.cancel`."""

@@ -17,6 +17,7 @@ from bridge.errors import BridgeError, NotConnected, UsageError
 from bridge.follow import following
 from bridge.identity import Connection, Identity
 from bridge.job import JobToken, Kind
+from bridge.keyring import Keyring
 from bridge.member import Member, folder_from_env
 from bridge.signals import OFF, Signals, signalling
 from bridge.signals.metrics import HANDLES
@@ -57,7 +58,7 @@ class Producer:
     """Submits jobs as one identity; use it as ``async with``.
 
     Args:
-        identity: The private keys.
+        identity: The private keys, or the keyring that holds them.
         trust: The verified trust bundle.
         connection: The queues, as rendered from the policy.
         transport: A connection to the local broker; closed with the producer.
@@ -67,7 +68,7 @@ class Producer:
 
     def __init__(
         self,
-        identity: Identity,
+        identity: Identity | Keyring,
         trust: Trust,
         connection: Connection,
         transport: Transport,
@@ -80,15 +81,15 @@ class Producer:
         self._opener = Opener(identity, trust)
         self._copies = copies if copies is not None else Copies(signals.meter)
         self._withdrawals = Withdrawals(transport)
-        self._outbox = Outbox(identity, self._opener, connection, transport, self._copies, self._withdrawals, signals)
+        self._outbox = Outbox(self._opener, connection, transport, self._copies, self._withdrawals, signals)
         self._payloads = read = Payloads(connection, transport, self._withdrawals)
         self._arrivals = Arrivals(connection, transport, self._opener, self._copies, read, signals)
         self._gaps = Gaps(self._copies, self._outbox, self._arrivals, transport, signals)
-        cancel = Canceller(identity, self._opener, connection, transport).cancel
+        cancel = Canceller(self._opener, connection, transport).cancel
         events = Events(connection, transport, self._opener).of
         self._desk = Desk(self._arrivals.ask, cancel, events, read.read, read.stream)
-        secret, handle = identity.dedup_secret, self._desk.handle
-        self._keys = Keys(secret, identity.name, self._opener, transport, self._outbox, self._arrivals, handle)
+        handle = self._desk.handle
+        self._keys = Keys(self._opener, transport, self._outbox, self._arrivals, handle)
         self._attacher = Attacher(connection, transport, self._arrivals, handle)
         self._unwatch = signals.meter.watch(lambda: [(HANDLES, (), len(self._arrivals))])
         self._watchers: list[asyncio.Task[None]] = []
@@ -106,7 +107,7 @@ class Producer:
     ) -> AsyncIterator[Self]:
         """Connect with the identity folder given: ``async with Producer.open(folder) as relay``.
 
-        A newer trust bundle that is delivered to it is taken up while it runs.
+        A newer trust bundle, and other keys, that are delivered to it are taken up while it runs.
 
         Args:
             folder: The identity folder.
@@ -127,7 +128,7 @@ class Producer:
         async with signalling(metrics, traces) as signals, keeping(outbox, member.connection, signals.meter) as copies:
             transport = await member.connect("producer", limit)
             async with (
-                cls(member.identity, member.trust, member.connection, transport, signals, copies) as producer,
+                cls(member.keys, member.trust, member.connection, transport, signals, copies) as producer,
                 following(member.folder, producer._opener),
             ):
                 yield producer

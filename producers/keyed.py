@@ -67,9 +67,7 @@ class Keys:
     """The keyed jobs of one producer.
 
     Args:
-        secret: The identity's ``dedup_secret``.
-        producer: Its name.
-        opener: Verifies what is stored.
+        opener: Holds the producer's keys, and verifies what is stored.
         transport: The producer's local broker.
         outbox: Seals and stores.
         arrivals: Settles handles.
@@ -78,15 +76,14 @@ class Keys:
 
     def __init__(
         self,
-        secret: bytes,
-        producer: str,
         opener: Opener,
         transport: Transport,
         outbox: Outbox,
         arrivals: Arrivals,
         make: Make,
     ) -> None:
-        self._secret, self._producer = secret, producer
+        identity = opener.ring.identity
+        self._secret, self._producer = identity.dedup_secret, identity.name
         self._opener, self._transport = opener, transport
         self._outbox, self._arrivals, self._make = outbox, arrivals, make
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()

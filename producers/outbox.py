@@ -27,7 +27,7 @@ from bridge.errors import (
     SubjectTaken,
 )
 from bridge.fence import RESEND_HEADER
-from bridge.identity import Connection, Identity, QueueSettings
+from bridge.identity import Connection, QueueSettings
 from bridge.job import INLINE_LIMIT, JSON, Content, Kind, decode, encode
 from bridge.payload import Manifest, PartSealer
 from bridge.signals import NO_SPAN, Operation, Signals, Span, about, metrics
@@ -62,8 +62,7 @@ class Outbox:
     """Seals and stores the jobs of one process.
 
     Args:
-        identity: The producer's private keys.
-        opener: Holds the trust bundle: whom jobs are sealed to, and what is allowed.
+        opener: Holds the producer's keys, and the trust bundle: whom jobs are sealed to, and what is allowed.
         connection: The queues.
         transport: The producer's local broker.
         copies: Keeps what was sent until it is answered.
@@ -73,7 +72,6 @@ class Outbox:
 
     def __init__(
         self,
-        identity: Identity,
         opener: Opener,
         connection: Connection,
         transport: Transport,
@@ -81,6 +79,7 @@ class Outbox:
         withdrawals: Withdrawals,
         signals: Signals,
     ) -> None:
+        identity = opener.ring.identity
         self._name, self._secret = identity.name, identity.dedup_secret
         self._opener = opener
         self._connection = connection
@@ -89,7 +88,7 @@ class Outbox:
         self._sequences = Sequences()
         self.on_rolled_back: Callable[[str], None] = lambda _: None
         """Told of a stream that lost what it had stored."""
-        self._sealer = Sealer(identity)
+        self._sealer = Sealer(opener.ring)
         self._batcher = Batcher(self._sealer)
         self._meter, self._tracer = signals.meter, signals.tracer
         self.session: Final = secrets.token_hex(12)

@@ -14,7 +14,7 @@ import structlog
 from bridge import jetstream, subjects
 from bridge.agent import link, report
 from bridge.agent.canaries import Canaries, Proving, queues_of
-from bridge.agent.look import look
+from bridge.agent.look import look as look_at
 from bridge.agent.pages import pages
 from bridge.agent.report import Report
 from bridge.agent.samples import samples
@@ -22,7 +22,8 @@ from bridge.agent.schedules import Producing, Scheduler
 from bridge.agent.state import Repeated, State
 from bridge.clock import now_ms
 from bridge.errors import BundleExpired, ConfigurationError, PublishTimeout, Refusal, TransportError, TrustError
-from bridge.identity import CA_FILE
+from bridge.follow import Seen, is_news, look, take_keys
+from bridge.identity import CA_FILE, Identity
 from bridge.jetstream import JetStreamTransport
 from bridge.member import Member
 from bridge.pki.expiry import file_expiry, shown_expiry
@@ -34,8 +35,8 @@ from bridge.trust import Trust
 
 INTERVAL_S: Final = 2.0
 """Between two looks, and so between two reports."""
-RELOAD_S: Final = 30.0
-"""Between two readings of the identity folder: a new bundle or certificate is delivered there."""
+RELOAD_S: Final = 5.0
+"""Between two looks at the identity folder: a bundle, a certificate or other keys may be delivered there."""
 
 _log = structlog.get_logger(__name__)
 
@@ -53,6 +54,8 @@ class Agent:
         self._member = member
         self._transport = transport
         self._trust = member.trust
+        self._seen: Seen | None = None
+        self._said: dict[str, str] = {}
         self._files = tuple(certificates)
         self._clock = asyncio.get_running_loop().time
         self._session = secrets.token_hex(12)
@@ -112,7 +115,7 @@ class Agent:
             self.ended.set()
 
     async def _run(self) -> None:
-        self._reload(self._trust)
+        self._reload()
         await self._transport.subscribe(self._replies, self._server_said)
         for cloud in self.state.others:
             try:
@@ -126,7 +129,7 @@ class Agent:
             began = self._clock()
             if began >= reload_at:
                 reload_at = began + RELOAD_S
-                self._reload(None)
+                self._reload()
             await self._round()
             await asyncio.sleep(max(began + INTERVAL_S - self._clock(), INTERVAL_S / 4))
 
@@ -141,7 +144,7 @@ class Agent:
             state.certificates["server"] = expiry
         with contextlib.suppress(TransportError):
             await self._transport.tell(link.REQUEST, b"", self._replies)
-        seen = await look(self._transport, self._member.connection)
+        seen = await look_at(self._transport, self._member.connection)
         state.saw(seen)
         if not self._alone:
             await self._tell()
@@ -192,17 +195,28 @@ class Agent:
         if (said := link.read(message.data, self._clock())) is not None:
             self.state.saw_server(*said)
 
-    def _reload(self, trust: Trust | None) -> None:
-        """Read trust bundle and certificates again; what cannot be read leaves what was known.
+    def _reload(self) -> None:
+        """Read trust bundle, keys and certificates where others lie there; what cannot be read leaves what was known.
 
         Raises:
             IdentityRevoked: Nobody takes this agent's word any more.
         """
-        folder, me = self._member.folder, self._member.identity
-        try:
-            self._trust = trust if trust is not None else Trust.load(folder, now_ms())
-        except (TrustError, ConfigurationError) as error:
-            _log.error("trust_not_reloaded", error=type(error).__name__, reason=str(error))
+        folder = self._member.folder
+        if (seen := look(folder)) != self._seen:
+            self._seen = seen
+            try:
+                self._trust = Trust.load(folder, now_ms(), self._trust.version)
+            except (TrustError, ConfigurationError) as error:
+                if is_news(self._said, "trust", error):
+                    _log.error("trust_not_reloaded", error=type(error).__name__, reason=str(error))
+                self._seen = None
+            try:
+                take_keys(Identity.load(folder), self._member.keys, self._trust)
+            except (TrustError, ConfigurationError) as error:
+                if is_news(self._said, "keys", error):
+                    _log.error("keys_not_reloaded", error=type(error).__name__, reason=str(error))
+                self._seen = None
+        me = self._member.identity
         with contextlib.suppress(BundleExpired):  # which it goes on to show
             self._trust.check_mine(me.name, me.sign[-1].kid, now_ms())
         self.state.trust_version, self.state.trust_expires = self._trust.version, self._trust.expires_ms
@@ -244,7 +258,7 @@ async def watching(
             f"{folder}: its role is {member.connection.role}; name the folder of an identity with role: agent"
         )
     transport = await jetstream.connect(
-        member.connection, member.identity.nkey_seed, folder / CA_FILE, name=f"{member.identity.name}-agent"
+        member.connection, member.keys, folder / CA_FILE, name=f"{member.identity.name}-agent"
     )
     async with transport:
         agent = Agent(member, transport, certificates)

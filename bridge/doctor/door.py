@@ -21,7 +21,7 @@ from bridge.doctor.finding import Findings
 from bridge.doctor.holder import holder
 from bridge.doctor.names import find_address
 from bridge.errors import ConfigurationError, TransportError
-from bridge.jetstream.connection import tls_context
+from bridge.jetstream.credentials import tls_context
 
 _STEPS: Final = (Check.DNS, Check.ROUTE, Check.TCP, Check.TLS)
 

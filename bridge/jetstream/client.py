@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ssl
 from typing import Any, Final
 
+import nkeys
 import structlog
 from nats.aio.client import Client
 from nats.errors import AuthorizationError
@@ -42,6 +44,18 @@ class TolerantClient(Client):
             await self._process_op_err(AuthorizationError())
         else:
             await super()._process_err(err_msg)
+
+
+def show_as(client: Client, nkeys_seed_str: str, tls: ssl.SSLContext) -> None:
+    """Have a client's next attempt to connect show another NKey, and believe other authorities.
+
+    nats-py signs with the seed that it reads at each attempt; the public half it keeps apart.
+    """
+    client.options["tls"] = tls
+    if client._nkeys_seed_str != nkeys_seed_str:
+        pair = nkeys.from_seed(bytearray(nkeys_seed_str.encode()))
+        client._nkeys_seed_str, client._public_nkey = nkeys_seed_str, pair.public_key.decode()
+        pair.wipe()
 
 
 def is_unauthorized(said: object) -> bool:

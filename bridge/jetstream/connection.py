@@ -9,7 +9,6 @@ import re
 import socket
 import ssl
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -20,6 +19,7 @@ from nats.errors import Error as NatsError
 
 from bridge.errors import ConfigurationError, Denied, NotConnected, PublishTimeout, TransportError
 from bridge.jetstream.client import CLOSE_TIMEOUT_S, TolerantClient, abort, bury, is_unauthorized, log
+from bridge.jetstream.credentials import Credentials
 from bridge.jetstream.pauses import Pauses
 from bridge.jetstream.refusals import Refusals
 
@@ -42,21 +42,6 @@ FLUSH_TRY_S: Final = 2.0
 _VIOLATION = re.compile(r"permissions violation for (publish|subscription)(?: with reply of| to) \"([^\"]*)\"")
 
 
-def tls_context(ca_file: Path) -> ssl.SSLContext:
-    """TLS 1.3 alone, the server verified by name against the CA of its own cloud.
-
-    Raises:
-        ConfigurationError: The file is missing or holds no certificate.
-    """
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.minimum_version = ssl.TLSVersion.TLSv1_3
-    try:
-        context.load_verify_locations(cafile=ca_file)
-    except (OSError, ssl.SSLError):
-        raise ConfigurationError(f"{ca_file}: not a readable CA certificate in PEM; ask the bridge's owners") from None
-    return context
-
-
 class Wire:
     """A nats-py client and its state.
 
@@ -66,7 +51,7 @@ class Wire:
     (in lower case, as nats-py reports it) that the server's permissions refuse.
     """
 
-    def __init__(self, server: str, nkey_seed: str, tls: ssl.SSLContext, *, name: str, inbox_prefix: str) -> None:
+    def __init__(self, server: str, credentials: Credentials, *, name: str, inbox_prefix: str) -> None:
         self.inbox_prefix = inbox_prefix
         self.client: Client = TolerantClient()
         self.on_lost: list[Callable[[], None]] = []
@@ -84,10 +69,11 @@ class Wire:
         self.refused: NotConnected | None = None
         """Why whoever would wait for a connection should not; None while there is one, or may soon be."""
         self._log = log.bind(server=server)
+        self._credentials = credentials
+        self._unfollow: Callable[[], None] = lambda: None
+        self._redialling: asyncio.Task[None] | None = None
         self._urls, hostname = _addresses(server)
         self._options: dict[str, Any] = {
-            "nkeys_seed_str": nkey_seed,
-            "tls": tls,
             "tls_hostname": hostname,
             "tls_handshake_first": True,
             "name": name,
@@ -129,7 +115,7 @@ class Wire:
                 while not self.client.is_connected:  # an INFO in the place of the PONG leaves nats-py half connected
                     await bury(self.client)
                     self.client = TolerantClient()
-                    await self.client.connect(self._urls, **self._options)
+                    await self.client.connect(self._urls, **self._options, **self._credentials.options())
                     if not self.client.is_connected:
                         await self._rest()
         except TimeoutError:
@@ -141,6 +127,7 @@ class Wire:
             await self._give_up()
             raise
         self._dialled = True
+        self._unfollow = self._credentials.follow(self._replaced)
         self._settle()
         self._log.info("connected")
 
@@ -221,6 +208,7 @@ class Wire:
         if self._closed:
             return
         self._closed = "the transport was closed"
+        self._unfollow()
         if self.client.is_connected:
             with contextlib.suppress(NatsError, OSError):
                 await self.client.flush(CLOSE_TIMEOUT_S / 2)  # type: ignore[arg-type]  # seconds, as above
@@ -274,7 +262,12 @@ class Wire:
                 pause *= REFUSED_WAIT_S / LONGEST_WAIT_S
                 self._refuse(refused)
             self.client.options["reconnect_time_wait"] = pause  # read anew before each attempt
+            self._credentials.renew(self.client)
             self._log.warning("connect_failed", reason=self._reason, seconds=round(pause, 2))
+
+    def _replaced(self) -> None:
+        """Connect anew, as the NKey that took the place of the one before; nothing of what waits is lost by it."""
+        self._redialling = asyncio.create_task(self.client.force_reconnect(), name="nkey-redial")
 
     def _refuse(self, refused: NotConnected) -> None:
         if not self._dialled:
@@ -288,6 +281,7 @@ class Wire:
 
     async def _lost(self) -> None:
         self._up.clear()
+        self._credentials.renew(self.client)
         if not self._closed and not self.client.is_closed:
             self._reason = "the connection was lost"
             self._log.warning("disconnected")

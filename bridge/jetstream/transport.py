@@ -16,12 +16,14 @@ from bridge import subjects
 from bridge.errors import NotConnected, PublishTimeout, TransportError
 from bridge.identity import Connection
 from bridge.jetstream.client import log
-from bridge.jetstream.connection import Wire, as_transport_error, tls_context
+from bridge.jetstream.connection import Wire, as_transport_error
+from bridge.jetstream.credentials import Credentials
 from bridge.jetstream.exchange import LOST, Exchange, Take
 from bridge.jetstream.pauses import Pauses
 from bridge.jetstream.publish import Publisher, is_no_responders
 from bridge.jetstream.pull import JetStreamPull
 from bridge.jetstream.settle import ACK, IN_PROGRESS, nak, settle
+from bridge.keyring import Keyring
 from bridge.transport import Delivery, Message, PubAck, Unsubscribe
 
 SUBSCRIBE_TIMEOUT_S: Final = 10.0
@@ -40,15 +42,15 @@ _NOT_THERE: Final = ("no message found", "deleted message", "stream store EOF")
 
 
 async def connect(
-    connection: Connection, nkey_seed: str, ca_file: Path, *, name: str, timeout: float | None = None
+    connection: Connection, nkey_seed: str | Keyring, ca_file: Path, *, name: str, timeout: float | None = None
 ) -> JetStreamTransport:
     """Connect an identity to its local NATS server.
 
     Args:
         connection: Where to connect, from the identity folder.
-        nkey_seed: The identity's private NKey. It stays in memory: never in a file of ours, never in an argument
-            of a process.
-        ca_file: The CA of the identity's own cloud.
+        nkey_seed: The identity's private NKey, or the keyring that holds it: where that changes, the connection is
+            made anew. It stays in memory: never in a file of ours, never in an argument of a process.
+        ca_file: The CA of the identity's own cloud, read again whenever it is dialled.
         name: What the server shows for this connection.
         timeout: Seconds to try; None tries for as long as servers are down, and logs each attempt that failed.
 
@@ -60,8 +62,7 @@ async def connect(
     """
     wire = Wire(
         connection.server,
-        nkey_seed,
-        tls_context(ca_file),
+        Credentials(nkey_seed, ca_file),
         name=name,
         inbox_prefix=subjects.inbox_prefix(connection.identity),
     )
