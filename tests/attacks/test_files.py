@@ -134,7 +134,7 @@ def test_h38_the_highest_version_there_can_be_does_not_lock_its_folder(tmp_path:
         assert Trust.load(tmp_path, world.now).version == 2**53 - 1
 
 
-def test_a_bundle_signed_ahead_of_time_gets_no_further_signature(tmp_path: Path) -> None:
+def test_h38_a_bundle_signed_ahead_of_time_gets_no_further_signature(tmp_path: Path) -> None:
     bunny("init", tmp_path)
     policy = tmp_path / "bridge.yaml"
     policy.write_text(policy.read_text().replace("threshold: 1", "threshold: 3"))

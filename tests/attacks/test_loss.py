@@ -96,7 +96,7 @@ async def holds(admin: Plain, stream: str, many: int) -> None:
     await monitor.until(probe, 30, f"{many} messages in {stream}")
 
 
-async def test_what_an_administrator_removes_is_noticed_sent_again_and_done_once(
+async def test_h34_what_an_administrator_removes_is_noticed_sent_again_and_done_once(
     tmp_path: Path, logs: list[dict[str, Any]]
 ) -> None:
     worker, calls = counting()
@@ -128,7 +128,7 @@ async def test_what_an_administrator_removes_is_noticed_sent_again_and_done_once
     assert not told(logs, "stream_rolled_back")
 
 
-async def test_a_store_that_is_put_back_to_an_earlier_state_loses_nothing_that_was_not_answered(
+async def test_h34_a_store_that_is_put_back_to_an_earlier_state_loses_nothing_that_was_not_answered(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, logs: list[dict[str, Any]]
 ) -> None:
     worker, calls = counting()
@@ -186,7 +186,7 @@ asyncio.run(main())
 """
 
 
-async def test_kill_9_amid_a_submit_leaves_no_job_of_which_nothing_is_known(tmp_path: Path) -> None:
+async def test_h40_kill_9_amid_a_submit_leaves_no_job_of_which_nothing_is_known(tmp_path: Path) -> None:
     worker, calls = counting()
     outbox, script, jobs = tmp_path / "outbox", tmp_path / "submit.py", 2000
     script.write_text(PRODUCER)

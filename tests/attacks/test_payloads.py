@@ -101,7 +101,7 @@ async def failed(job: Handle[Any]) -> str:
 
 
 @pytest.mark.parametrize("name", CHANGES)
-async def test_arguments_that_are_not_what_was_signed(name: str, spool: Path) -> None:
+async def test_h22_arguments_that_are_not_what_was_signed(name: str, spool: Path) -> None:
     rig, seen = fleet(), Seen()
     async with rig.producer() as relay:
         job = await relay.submit("thumbs", "resize", DATA)
@@ -114,7 +114,7 @@ async def test_arguments_that_are_not_what_was_signed(name: str, spool: Path) ->
     assert len(rig.held("azure", "DEAD_thumbs")) == 1
 
 
-async def test_a_part_of_another_job() -> None:
+async def test_h22_a_part_of_another_job() -> None:
     rig, seen = fleet(), Seen()
     async with rig.producer() as relay:
         job = await relay.submit("thumbs", "resize", DATA)
@@ -125,7 +125,7 @@ async def test_a_part_of_another_job() -> None:
             await until(lambda: seen.calls == [len(DATA)])
 
 
-async def test_a_part_that_is_gone() -> None:
+async def test_h22_a_part_that_is_gone() -> None:
     rig, seen = fleet(), Seen()
     async with rig.producer() as relay:
         job = await relay.submit("thumbs", "resize", DATA)
@@ -166,7 +166,7 @@ async def test_an_author_that_sends_a_body_and_a_payload() -> None:
     assert seen.calls == []
 
 
-async def test_a_stream_gives_out_nothing_that_was_not_signed() -> None:
+async def test_h22_a_stream_gives_out_nothing_that_was_not_signed() -> None:
     rig, chunks = fleet(max_attempts=1), list[bytes]()
     worker = Worker()
 
@@ -184,7 +184,7 @@ async def test_a_stream_gives_out_nothing_that_was_not_signed() -> None:
 
 
 @pytest.mark.parametrize("name", CHANGES)
-async def test_a_result_that_is_not_what_was_signed(name: str, tmp_path: Path) -> None:
+async def test_h22_a_result_that_is_not_what_was_signed(name: str, tmp_path: Path) -> None:
     rig, seen = fleet(), Seen()
     async with rig.producer() as relay, rig.working(seen.worker):
         job = await relay.submit("thumbs", "probe", DATA)
@@ -199,7 +199,7 @@ async def test_a_result_that_is_not_what_was_signed(name: str, tmp_path: Path) -
         assert await (await relay.submit("thumbs", "probe", DATA)).result() == DATA
 
 
-async def test_a_result_of_which_a_part_is_gone(tmp_path: Path) -> None:
+async def test_h22_a_result_of_which_a_part_is_gone(tmp_path: Path) -> None:
     rig, seen = fleet(), Seen()
     async with rig.producer() as relay, rig.working(seen.worker):
         job = await relay.submit("thumbs", "probe", DATA)
@@ -285,7 +285,7 @@ class Faulty(MemoryTransport):
         return await super().lookup(stream, subject, cloud=cloud, timeout=timeout)
 
 
-async def test_a_job_that_expires_amid_its_transfer() -> None:
+async def test_h29_a_job_that_expires_amid_its_transfer() -> None:
     rig, seen = fleet(), Seen()
 
     async def never(_: str) -> None:
@@ -318,7 +318,7 @@ async def test_what_was_verified_is_not_asked_for_again(monkeypatch: pytest.Monk
     assert seen.calls == [len(DATA)]
 
 
-async def test_no_room_on_the_workers_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_h41_no_room_on_the_workers_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     rig, seen, full = fleet(), Seen(), [True]
     write = os.pwrite
 

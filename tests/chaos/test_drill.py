@@ -36,7 +36,7 @@ NOTICED = {name for names in GROUPS.values() for name in names} - {
 
 
 @pytest.mark.parametrize("group", GROUPS)
-def test_nothing_is_lost_and_nothing_happens_twice(
+def test_h30_h34_h40_h41_nothing_is_lost_and_nothing_happens_twice(
     group: str, tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:
     if group in NEEDS:

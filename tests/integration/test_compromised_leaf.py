@@ -94,7 +94,7 @@ CLAIMS: list[dict[str, Any]] = [
 
 
 @pytest.mark.parametrize("act", ["publish", "subscribe"])
-async def test_each_act_is_refused_by_name_and_ends_the_link(act: str, tmp_path: Path) -> None:
+async def test_h36_each_act_is_refused_by_name_and_ends_the_link(act: str, tmp_path: Path) -> None:
     async with running(write_policy(tmp_path), tmp_path / "b") as bridge:
         before = await stored(bridge)
         for subject in FORBIDDEN if act == "publish" else UNHEARD:

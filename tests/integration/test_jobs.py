@@ -96,7 +96,7 @@ async def until_empty(bridge: Bridge, inspector: str, stream: str) -> None:
     await monitor.until(empty, 20, f"{stream} to be empty")
 
 
-async def test_jobs_flow_in_both_directions_and_survive_a_cut_and_a_restart(tmp_path: Path) -> None:
+async def test_h41_jobs_flow_in_both_directions_and_survive_a_cut_and_a_restart(tmp_path: Path) -> None:
     forth, back = Worker(), Worker()
 
     @forth.handler("thumbs", "resize")
@@ -170,7 +170,7 @@ async def test_a_forgery_is_kept_apart_and_the_queue_goes_on(tmp_path: Path) -> 
         assert await held(bridge, "ops-azure", "DEAD_thumbs") == 0
 
 
-async def test_kill_9_leaves_one_result_and_counts_attempts(tmp_path: Path) -> None:
+async def test_h40_kill_9_leaves_one_result_and_counts_attempts(tmp_path: Path) -> None:
     go = tmp_path / "go"
     async with running_bridge(tmp_path, SHORT) as bridge, Producer.open(bridge.identity("alpha")) as alpha:
         handle = await alpha.submit("thumbs", "resize", str(go))

@@ -57,7 +57,7 @@ def test_every_user_of_the_policy_is_tried(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", USERS)
-async def test_it_is_refused_everything_else(name: str, tmp_path: Path) -> None:
+async def test_h36_it_is_refused_everything_else(name: str, tmp_path: Path) -> None:
     policy = every_role(tmp_path)
     acts = forbidden(policy, policy.identities[name])
     assert min(sum(act.verb == verb for act in acts) for verb in ("publish", "subscribe")) >= 30
@@ -110,7 +110,7 @@ REQUESTS = {
 
 
 @pytest.mark.parametrize("name", REQUESTS)
-async def test_naming_another_s_subject_as_reply_reaches_nothing(name: str, tmp_path: Path) -> None:
+async def test_h36_naming_another_s_subject_as_reply_reaches_nothing(name: str, tmp_path: Path) -> None:
     async with running(every_role(tmp_path), tmp_path / "b") as bridge, plain(bridge, "beta") as beta:
         heard = [await beta.client.subscribe(subject) for subject in ("_INBOX_beta.>", "done.thumbs.beta.>")]
         async with plain(bridge, "alpha") as alpha:

@@ -196,7 +196,7 @@ def private(folder: Path) -> list[str]:
     return [value["nkey_seed"], value["dedup_secret"], *keys]
 
 
-async def test_the_logs_of_a_run_have_the_jobs_context_and_no_payload(
+async def test_h42_the_logs_of_a_run_have_the_jobs_context_and_no_payload(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     observe.configure(json=True, level="debug")

@@ -232,7 +232,7 @@ async def test_a_message_goes_to_the_stream_that_was_meant_or_nowhere(opens: Ope
         assert await alpha.lookup("JOBS_thumbs", subjects.job(key(1), "normal")) is None
 
 
-async def test_a_first_send_called_a_duplicate_is_an_error(
+async def test_h35_a_first_send_called_a_duplicate_is_an_error(
     opens: Opens, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with opens(tmp_path) as world:

@@ -55,7 +55,7 @@ def _multiply(k: int, point: tuple[int, int]) -> tuple[int, int]:
     return total
 
 
-def test_every_encoding_of_every_small_order_point_is_refused() -> None:
+def test_h13_every_encoding_of_every_small_order_point_is_refused() -> None:
     points = _points_of_small_order()
     assert len(points) == 8
     encodings = set()

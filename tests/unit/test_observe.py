@@ -69,7 +69,7 @@ def every_way(log: structlog.typing.FilteringBoundLogger) -> None:
 
 
 @pytest.mark.parametrize("as_json", [True, False])
-def test_no_road_leads_a_canary_into_the_log(as_json: bool, capsys: pytest.CaptureFixture[str]) -> None:
+def test_h42_no_road_leads_a_canary_into_the_log(as_json: bool, capsys: pytest.CaptureFixture[str]) -> None:
     observe.configure(json=as_json, level="debug")
     every_way(structlog.get_logger("worker"))
     for name in ("nats.aio.client", "asyncio"):

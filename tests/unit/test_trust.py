@@ -90,7 +90,7 @@ def test_a_signers_key_is_known_within_its_lifetime_only() -> None:
 
 
 @pytest.mark.parametrize("threshold", [1, 2, 3])
-def test_the_threshold_is_of_different_roots(threshold: int) -> None:
+def test_h16_h38_the_threshold_is_of_different_roots(threshold: int) -> None:
     verify(sign_payload(PAYLOAD, WORLD.roots[:threshold]), threshold)
     if threshold > 1:
         with pytest.raises(BelowThreshold):
@@ -105,7 +105,7 @@ def test_holders_of_roots_sign_one_after_another() -> None:
         add_signatures(bundle, WORLD.roots[:1])
 
 
-def test_a_root_that_signs_twice_counts_as_an_attack() -> None:
+def test_h38_a_root_that_signs_twice_counts_as_an_attack() -> None:
     with pytest.raises(RepeatedSigner):
         verify(sign_payload(PAYLOAD, [WORLD.roots[0], WORLD.roots[0]]), 2)
 
@@ -120,7 +120,7 @@ def test_signatures_of_strangers_and_broken_ones_do_not_count() -> None:
         verify(json.dumps(value).encode())
 
 
-def test_an_expired_bundle_fails_closed() -> None:
+def test_h38_an_expired_bundle_fails_closed() -> None:
     trust = verify(sign_payload(PAYLOAD, WORLD.roots[:1]))
     trust.check(WORLD.now + 3_599_999)
     for when in (WORLD.now + 3_600_000, WORLD.now - 300_001):
@@ -130,12 +130,14 @@ def test_an_expired_bundle_fails_closed() -> None:
             verify(sign_payload(PAYLOAD, WORLD.roots[:1]), now=when)
 
 
-def test_an_older_bundle_is_refused() -> None:
+def test_h38_an_older_bundle_is_refused() -> None:
     with pytest.raises(BundleRolledBack, match="version 1 is older than 2"):
         verify(sign_payload(PAYLOAD, WORLD.roots[:1]), least=2)
 
 
-def test_a_folder_remembers_the_highest_version_it_accepted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_h38_a_folder_remembers_the_highest_version_it_accepted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delenv(MIN_VERSION_ENVIRONMENT, raising=False)
     (tmp_path / "roots.json").write_bytes(WORLD.roots_json())
 
@@ -152,7 +154,7 @@ def test_a_folder_remembers_the_highest_version_it_accepted(tmp_path: Path, monk
         deliver(5)
 
 
-def test_a_pod_without_memory_pins_the_least_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_h38_a_pod_without_memory_pins_the_least_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "roots.json").write_bytes(WORLD.roots_json())
     (tmp_path / "trust.json").write_bytes(sign_payload(WORLD.payload(6), WORLD.roots[:1]))
     monkeypatch.setenv(MIN_VERSION_ENVIRONMENT, "7")
@@ -207,7 +209,7 @@ def test_a_signed_bundle_that_is_not_as_specified_is_refused(change: Change) -> 
         verify(_resigned(change))
 
 
-def test_a_small_order_key_in_a_signed_bundle_is_refused_by_name() -> None:
+def test_h13_a_small_order_key_in_a_signed_bundle_is_refused_by_name() -> None:
     def plant(value: dict[str, Any]) -> None:
         value["principals"][0]["sign"][0]["public"] = "AQ" + "A" * 41
 
@@ -215,7 +217,7 @@ def test_a_small_order_key_in_a_signed_bundle_is_refused_by_name() -> None:
         verify(_resigned(plant))
 
 
-def test_a_small_order_root_is_refused_by_name() -> None:
+def test_h13_a_small_order_root_is_refused_by_name() -> None:
     roots = json.loads(WORLD.roots_json())
     roots["keys"][0]["public"] = "AQ" + "A" * 41
     with pytest.raises(WeakKey):
@@ -241,7 +243,7 @@ def test_a_roots_file_that_is_not_as_specified_is_refused(change: dict[str, obje
         Trust.verify(sign_payload(PAYLOAD, WORLD.roots[:1]), json.dumps(roots).encode(), WORLD.now)
 
 
-def test_a_repeated_root_is_refused() -> None:
+def test_h15_a_repeated_root_is_refused() -> None:
     key = VerifyKey(WORLD.roots[0].public)
     with pytest.raises(BadBundle):
         Trust.verify(sign_payload(PAYLOAD, WORLD.roots[:1]), build_roots("acme", 2, [key, key]), WORLD.now)
@@ -255,7 +257,7 @@ def test_what_is_no_bundle_is_refused(bundle: bytes) -> None:
         read_payload(bundle)
 
 
-def test_every_byte_of_a_bundle_flipped_is_refused_or_changes_nothing() -> None:
+def test_h9_every_byte_of_a_bundle_flipped_is_refused_or_changes_nothing() -> None:
     bundle = sign_payload(PAYLOAD, WORLD.roots[:1])
     good = verify(bundle)
     step = max(1, len(bundle) // 2000)

@@ -261,7 +261,7 @@ async def _echo(args: int) -> int:
     return args
 
 
-async def test_a_job_that_is_too_late_gets_a_signed_word() -> None:
+async def test_h29_a_job_that_is_too_late_gets_a_signed_word() -> None:
     fleet = Fleet.make(policy())
     async with fleet.producer() as relay:
         handle = await relay.submit(RESIZE, Resize(width=5), deadline=0.01)
@@ -273,7 +273,7 @@ async def test_a_job_that_is_too_late_gets_a_signed_word() -> None:
     assert dead.headers["Bunny-Cause"] == "Expired"
 
 
-async def test_a_job_from_the_future_waits() -> None:
+async def test_h29_a_job_from_the_future_waits() -> None:
     fleet = Fleet.make(policy())
     ahead = _job(fleet, issued_in=600_000)
     async with fleet.transport("relay") as transport, fleet.working(resizing()):
@@ -359,7 +359,7 @@ async def test_what_a_broker_may_have_forgotten_is_looked_up_and_not_counted(mon
     assert len(fleet.held("azure", "RESULTS_thumbs")) == 2
 
 
-async def test_the_first_of_two_results_stands() -> None:
+async def test_h33_the_first_of_two_results_stands() -> None:
     fleet = Fleet.make(policy(ack_wait_ms=100))
     slow, quick, release = Worker(), Worker(), asyncio.Event()
 
@@ -388,7 +388,7 @@ async def test_the_first_of_two_results_stands() -> None:
 
 
 @pytest.mark.parametrize("author", ["relay", "other-bytes"])
-async def test_a_forged_result_that_stands_is_dead_lettered_and_alarmed(author: str) -> None:
+async def test_h33_a_forged_result_that_stands_is_dead_lettered_and_alarmed(author: str) -> None:
     fleet = Fleet.make(policy(ack_wait_ms=100))
     worker, calls = counting()
     job = _job(fleet)
@@ -602,7 +602,7 @@ async def test_a_bundle_that_expires_ends_the_worker(monkeypatch: pytest.MonkeyP
     assert calls == [1]
 
 
-async def test_no_log_line_holds_anything_of_a_job(capsys: pytest.CaptureFixture[str]) -> None:
+async def test_h42_no_log_line_holds_anything_of_a_job(capsys: pytest.CaptureFixture[str]) -> None:
     observe.configure(json=True, level="debug")
     fleet = Fleet.make(policy(max_attempts=2))
     worker = Worker()
