@@ -22,7 +22,10 @@ class Doubts:
     """Of the deliveries of one consumer to one client."""
 
     def __init__(self) -> None:
-        self._highest = 0
+        self.highest = 0
+        """The highest number of a delivery so far, or the first after they went back."""
+        self.number = 0
+        """That of the last delivery that could be read."""
         self._ahead = 0
         """Milliseconds that the broker's clock is ahead of this one, at the least."""
         self._until = 0
@@ -40,16 +43,25 @@ class Doubts:
         """
         return time.monotonic() - self._sent
 
-    def about(self, ack_subject: str) -> bool:
-        """Whether a delivery that is called the first may be none. It takes note of the delivery."""
+    def about(self, ack_subject: str, after: int | None = None) -> bool:
+        """Whether a delivery that is called the first may be none. It takes note of the delivery.
+
+        Args:
+            ack_subject: What says which delivery it is.
+            after: What the numbers of the request that it answers must go on from: the highest when that was sent, or
+                the one before. Requests that overlap may be read out of turn. None is the highest of all.
+        """
         found = place(ack_subject)
         if found is None:
             return True
         number, stored_ms = found
+        self.number = number
         self._ahead = max(self._ahead, stored_ms - now_ms())
         if delivered(ack_subject) == 1:
             self._sent = max(self._sent, time.monotonic() - (now_ms() + self._ahead - stored_ms) / 1000)
-        if number <= self._highest:
+        if number <= (self.highest if after is None else after):
             self.arise()
-        self._highest = number
+            self.highest = number
+        else:
+            self.highest = max(self.highest, number)
         return stored_ms <= self._until

@@ -69,7 +69,7 @@ LISTEN_ON_S: Final = 60.0
 class _Lane:
     """One subscription, and the request that is open on it."""
 
-    __slots__ = ("given_up", "heard", "inbox", "left", "over", "serial", "subscription")
+    __slots__ = ("after", "given_up", "heard", "inbox", "left", "over", "serial", "subscription")
 
     def __init__(self, inbox: str) -> None:
         self.inbox = inbox
@@ -79,6 +79,8 @@ class _Lane:
         """Deliveries that the open request may still bring; 0 where none is open."""
         self.heard = 0.0
         self.given_up = False
+        self.after = 0
+        """What the number of its next delivery must be higher than."""
         self.over = 0.0
         """When no request sent on it can be waiting at a server any more."""
 
@@ -225,6 +227,7 @@ class JetStreamPull:
             return
         lane.serial += 1
         lane.left, self._credit = self._credit, 0
+        lane.after = self._doubts.highest
         lane.heard = self._loop.time()
         lane.over = lane.heard + EXPIRES_S + 1
         request = {
@@ -274,7 +277,8 @@ class JetStreamPull:
         if not is_ack_subject(message.reply):
             self._log.error("delivery_with_foreign_ack_dropped", subject=message.subject)
             return
-        doubtful, sent = self._doubts.about(message.reply), math.inf
+        doubtful, sent = self._doubts.about(message.reply, lane.after), math.inf
+        lane.after = self._doubts.number
         if lane.given_up:
             age = min(self._loop.time() - lane.heard, self._doubts.age)
             sent = time.monotonic() - age

@@ -40,6 +40,22 @@ def test_numbers_that_go_back_are_trouble() -> None:
     assert doubts.about(ack(6, now - 10))
 
 
+def test_requests_that_overlap_may_be_read_out_of_turn() -> None:
+    doubts, now = Doubts(), now_ms()
+    assert not doubts.about(ack(1, now - 10), 0)
+    assert not doubts.about(ack(7, now - 10), 1)
+    assert not doubts.about(ack(2, now - 10), 1)
+    assert doubts.highest == 7
+
+
+def test_a_request_that_is_sent_after_a_number_was_seen_goes_on_from_there() -> None:
+    doubts, now = Doubts(), now_ms()
+    assert not doubts.about(ack(7, now - 10), 0)
+    assert doubts.about(ack(6, now - 10), doubts.highest)
+    assert doubts.about(ack(7, now - 10), doubts.number)
+    assert not doubts.about(ack(8, now + 2 * MARGIN_MS), doubts.highest)
+
+
 @pytest.mark.parametrize(
     "subject",
     ["$JS.ACK", "$JS.ACK.s.c.1.x.y.z.0", "$JS.ACK.s.c.1.1.1.99999999999999999999999.0", "", "$JS.ACK.s.c.1.1.²"],
