@@ -18,7 +18,7 @@ import structlog
 
 from bridge import subjects
 from bridge.clock import now_ms
-from bridge.core import check_time
+from bridge.core import Core, check_time
 from bridge.envelope import Authenticated, Opener
 from bridge.errors import BundleExpired, Expired, InvalidArguments, Refusal, TransportError, WrongSubject
 from bridge.identity import QueueSettings
@@ -76,7 +76,7 @@ class Cancels:
         self._sources: dict[str, _Source] = {}
         self._asked: dict[bytes, tuple[int, str]] = {}
         """By `_mark`, oldest first: until when it counts, and the reason."""
-        self._running: list[tuple[bytes, Stop]] = []
+        self._running: dict[Stop, Case] = {}
         self._wake = asyncio.Event()
         self.on_asked: Callable[[JobKey], None] = _nobody
         """Called for each cancel as it becomes known."""
@@ -116,20 +116,21 @@ class Cancels:
 
     def known(self, case: Case) -> str | None:
         """As `asked`, as far as is known."""
+        if not self._asked:
+            return None
         until, reason = self._asked.get(_mark(case.key, case.job.digest), (0, ""))
         return reason if until > now_ms() else None
 
     @contextlib.contextmanager
     def running(self, case: Case) -> Iterator[None]:
         """Stop a job that runs in this block when it is cancelled."""
-        entry = (_mark(case.key, case.job.digest), case.stop)
-        self._running.append(entry)
+        self._running[case.stop] = case
         try:
             if (reason := self.known(case)) is not None:
                 case.stop.ask(reason)
             yield
         finally:
-            self._running.remove(entry)
+            del self._running[case.stop]
 
     # --- hearing and reading ------------------------------------------------------------------------
 
@@ -206,7 +207,7 @@ class Cancels:
             return refusal
         mark = _mark(core.key, core.job_digest)
         if mark not in self._asked:
-            self._remember(source, mark, core.expires, self._reason(control))
+            self._remember(source, mark, core, self._reason(control))
             self.on_asked(core.key)
         return None
 
@@ -216,13 +217,13 @@ class Cancels:
         except (Refusal, InvalidArguments):  # what counts is signed, and was checked; this is for people
             return ""
 
-    def _remember(self, source: _Source, mark: bytes, until: int, reason: str) -> None:
-        self._asked[mark] = (until, reason)
+    def _remember(self, source: _Source, mark: bytes, core: Core, reason: str) -> None:
+        self._asked[mark] = (core.expires, reason)
         if len(self._asked) > MAX_REMEMBERED:
             del self._asked[next(iter(self._asked))]
             _log.error("cancel_forgotten", queue=source.queue, limit=MAX_REMEMBERED)
-        for running, stop in tuple(self._running):
-            if running == mark:
+        for stop, case in tuple(self._running.items()):
+            if case.job.digest == core.job_digest and case.key == core.key:
                 stop.ask(reason)
 
     def _forget(self, now: int) -> None:

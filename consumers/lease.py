@@ -31,7 +31,7 @@ _FOREVER: Final = float("inf")
 _log = structlog.get_logger(__name__)
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Held:
     delivery: Delivery
     good_until: float
@@ -56,6 +56,8 @@ class Lease:
         self._loop = asyncio.get_running_loop()
         self._lock = threading.Lock()
         self._held: dict[str, _Held] = {}
+        self._of_message: dict[str, list[_Held]] = {}
+        """The same by the message's subject: a worker holds hundreds, and asks at each delivery."""
 
     def hold(self, delivery: Delivery, sent: float) -> bool:
         """Renew ``delivery`` from now on.
@@ -73,10 +75,13 @@ class Lease:
         if good_until < time.monotonic() + self.ack_wait / RENEWALS_PER_ACK_WAIT:
             return False
         with self._lock:
-            again = [held for held in self._held.values() if held.delivery.message.subject == delivery.message.subject]
+            again = self._of_message.setdefault(delivery.message.subject, [])
             if any(not held.lost and not held.settling for held in again):
                 return False
-            self._held[delivery.ack_subject] = _Held(delivery, good_until)
+            if (former := self._held.get(delivery.ack_subject)) is not None:
+                again.remove(former)
+            self._held[delivery.ack_subject] = held = _Held(delivery, good_until)
+            again.append(held)
         return True
 
     def run(self, delivery: Delivery, seconds: float) -> None:
@@ -94,7 +99,13 @@ class Lease:
     def release(self, delivery: Delivery) -> None:
         """Stop renewing it: it was settled."""
         with self._lock:
-            self._held.pop(delivery.ack_subject, None)
+            held = self._held.pop(delivery.ack_subject, None)
+            if held is None:
+                return
+            same = self._of_message[delivery.message.subject]
+            same.remove(held)
+            if not same:
+                del self._of_message[delivery.message.subject]
 
     def has_lost(self, delivery: Delivery) -> bool:
         """Whether another worker may have got it: it must neither start here nor be handed back."""
