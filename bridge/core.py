@@ -8,13 +8,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
+from functools import lru_cache
+from operator import attrgetter
 from typing import Any, Final
+
+from pydantic_core import to_json
 
 from bridge import strict_json
 from bridge.errors import BadFrame, Expired, FromTheFuture, UnknownVersion
-from bridge.subjects import PRIORITIES, SESSION, JobKey, is_name, parse_decimal
+from bridge.subjects import DECIMAL, PRIORITIES, SESSION, JobKey, is_name
 from bridge.versions import newer
 
 MAX_CORE_LEN: Final = 4096
@@ -73,6 +77,7 @@ class Core:
     """The same: SHA-256 of the digests of all parts."""
     length: int = 0
     """The same: bytes of the payload; 0 where all of the message travels inline."""
+    _key: JobKey | None = field(default=None, init=False, repr=False, compare=False)
 
     def hints(self) -> dict[str, str]:
         """What a job tells people who hold no key, as headers. Nobody trusts them: what counts is signed."""
@@ -86,6 +91,12 @@ class Core:
     @property
     def key(self) -> JobKey:
         """What names the job: the tokens of its subjects."""
+        if self._key is None:  # asked for a dozen times on a job's way
+            object.__setattr__(self, "_key", self._named())
+        assert self._key is not None  # noqa: S101  # for the type checker
+        return self._key
+
+    def _named(self) -> JobKey:
         session, n = self.job.split(".")
         match self.type:
             case "job" | "control":
@@ -96,19 +107,34 @@ class Core:
                 producer = self.recipient
         return JobKey(self.queue, producer, session, int(n), self.generation)
 
+    def signed_by(self, kid: bytes, wrap_id: bytes) -> Core:
+        """The same with what its sealer adds; `dataclasses.replace` takes four times as long."""
+        values = list(_ALL(self))
+        values[_KID], values[_WRAP] = kid, wrap_id
+        return Core(*values)
+
     def encode(self) -> bytes:
         """The JSON to be signed and sent.
 
         Raises:
             BadFrame: A field is not what the specification allows; nothing like it may be sent.
         """
-        value = {name: field.write(getattr(self, field.attribute)) for name, field in _FIELDS[self.type].items()}
-        for name, field in _OPTIONAL[self.type].items():
-            if held := getattr(self, field.attribute):  # left out where there is none, never null
-                value[name] = field.write(held)
-        if _read(self.type, value) != self:
+        value: dict[str, Any] = {"v": 1, "type": self.type}
+        try:
+            for name, each in _FIELDS[self.type].items():
+                value[name] = each.written(getattr(self, each.attribute))
+            for name, each in _OPTIONAL[self.type].items():
+                if held := getattr(self, each.attribute):  # left out where there is none, never null
+                    value[name] = each.written(held)
+                elif held != _NOTHING[each.attribute]:
+                    raise ValueError
+        except (ValueError, TypeError):
+            raise BadFrame(f"a field of the core of a {self.type} is not as specified") from None
+        absent, nothing = _ABSENT[self.type]
+        if absent(self) != nothing:
             raise BadFrame("a core holds a value that its encoding cannot carry")
-        data = strict_json.dump({"v": 1, "type": self.type, **value})
+        _check(self)
+        data = to_json(value)  # of ASCII and whole numbers, as was checked: as `strict_json.dump` writes it
         _check_length(data)
         return data
 
@@ -140,24 +166,29 @@ def _check_length(data: bytes) -> None:
 
 def _read(type_: str, value: strict_json.Object) -> Core:
     """A core from its fields as JSON has them, without ``v`` and ``type``."""
-    fields = _FIELDS[type_]
-    if value.keys() != fields.keys():
-        fields = {**fields, **{name: field for name, field in _OPTIONAL[type_].items() if name in value}}
-    if value.keys() != fields.keys():
+    named = _FIELDS[type_]
+    if value.keys() != named.keys():
+        named = {**named, **{name: each for name, each in _OPTIONAL[type_].items() if name in value}}
+    if value.keys() != named.keys():
         raise BadFrame(f"the core of a {type_} lacks a field or has one too many")
     try:
-        core = Core(type=type_, **{field.attribute: field.read(value[name]) for name, field in fields.items()})
-    except ValueError:
+        core = Core(type=type_, **{each.attribute: each.read(value[name]) for name, each in named.items()})
+    except (ValueError, TypeError):  # a list or an object where a name is to be
         raise BadFrame(f"a field of the core of a {type_} is not as specified") from None
+    _check(core)
+    return core
+
+
+def _check(core: Core) -> None:
+    """What one field says of another."""
     if not core.issued < core.expires <= core.issued + MAX_LIFETIME_MS:
         raise BadFrame("the core expires before it was issued, or more than 31 days after")
     if core.not_before and not core.issued <= core.not_before < core.expires:
         raise BadFrame("the core of a job that may start before it was issued, or only once it has expired")
-    if type_ == "job" and (core.key.n == 0) != bool(core.args_tag):
+    if core.type == "job" and core.job.endswith(".0") != bool(core.args_tag):  # no number begins with a 0
         raise BadFrame("a job is keyed if and only if its number is 0")
     if bool(core.transfer) != bool(core.index) or bool(core.transfer) != bool(core.length):
         raise BadFrame("a payload in parts has a transfer, an index and a length, all three")
-    return core
 
 
 def check_time(core: Core, now_ms: int) -> None:
@@ -187,9 +218,20 @@ class _Field:
     read: Callable[[Any], Any]
     write: Callable[[Any], Any]
 
+    def written(self, held: Any) -> Any:  # noqa: ANN401  a JSON value
+        """As JSON has it, checked by being read again."""
+        value = self.write(held)
+        if self.read(value) != held:
+            raise ValueError
+        return value
+
+
+_REMEMBERED: Final = 4096
+"""Values that are the same from message to message, such as names and kids, are checked once while so many others have
+not come in between: none is longer than 128 characters."""
 
 _WORKER: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
-_HEX: Final = re.compile(r"[0-9a-f]*")
+_JOB_ID: Final = re.compile(rf"{SESSION.pattern}\.(?:{DECIMAL.pattern})")
 _TRACEPARENT: Final = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 """W3C Trace Context, 3.2: neither id is all zeros. Another version than 00 could be longer, and is refused."""
 
@@ -198,6 +240,7 @@ def _identity(value: Any) -> Any:  # noqa: ANN401  a JSON value
     return value
 
 
+@lru_cache(_REMEMBERED)
 def _name(value: object) -> str:
     if type(value) is str and is_name(value):
         return value
@@ -224,8 +267,10 @@ def _matching(pattern: re.Pattern[str]) -> Callable[[object], str]:
 
 def _hex(length: int) -> Callable[[object], bytes]:
     def read(value: object) -> bytes:
-        if type(value) is str and len(value) == 2 * length and _HEX.fullmatch(value):
-            return bytes.fromhex(value)
+        if type(value) is str and len(value) == 2 * length:
+            data = bytes.fromhex(value)
+            if data.hex() == value:  # no capitals, and no spaces, which Python takes
+                return data
         raise ValueError
 
     return read
@@ -241,10 +286,8 @@ def _whole(most: int) -> Callable[[object], int]:
 
 
 def _job_id(value: object) -> str:
-    if type(value) is str:
-        session, _, n = value.partition(".")
-        if SESSION.fullmatch(session) and parse_decimal(n) is not None:
-            return value
+    if type(value) is str and _JOB_ID.fullmatch(value):
+        return value
     raise ValueError
 
 
@@ -254,6 +297,10 @@ def _plain(attribute: str, read: Callable[[object], object]) -> _Field:
 
 def _bytes(attribute: str, length: int) -> _Field:
     return _Field(attribute, _hex(length), bytes.hex)
+
+
+def _known(attribute: str, length: int) -> _Field:
+    return _Field(attribute, lru_cache(_REMEMBERED)(_hex(length)), bytes.hex)
 
 
 _TIME: Final = _whole(2**53 - 1)
@@ -278,7 +325,7 @@ _ABOUT: Final[Mapping[str, _Field]] = {
     "job": _plain("job", _job_id),
     "generation": _plain("generation", _whole(2**31)),
     "from": _plain("sender", _name),
-    "from_kid": _bytes("sender_kid", 32),
+    "from_kid": _known("sender_kid", 32),
     "to": _plain("recipient", _name),
     "issued": _plain("issued", _TIME),
     "expires": _plain("expires", _TIME),
@@ -286,9 +333,9 @@ _ABOUT: Final[Mapping[str, _Field]] = {
 _ANSWER: Final[Mapping[str, _Field]] = {
     "job_digest": _bytes("job_digest", 32),
     "attempt": _plain("attempt", _whole(2**31)),
-    "worker": _plain("worker", _matching(_WORKER)),
+    "worker": _plain("worker", lru_cache(_REMEMBERED)(_matching(_WORKER))),
 }
-_WRAPPED: Final[Mapping[str, _Field]] = {"wrap_id": _bytes("wrap_id", 16)}
+_WRAPPED: Final[Mapping[str, _Field]] = {"wrap_id": _known("wrap_id", 16)}
 _ORDER: Final[Mapping[str, _Field]] = {"job_digest": _ANSWER["job_digest"]}
 _FIELDS: Final[Mapping[str, Mapping[str, _Field]]] = {
     "job": {**_ABOUT, **_WRAPPED, "priority": _plain("priority", _one_of(*PRIORITIES))},
@@ -318,3 +365,17 @@ _OPTIONAL: Final[Mapping[str, Mapping[str, _Field]]] = {
     "replay": {},
 }
 """Fields that may be left out."""
+
+
+def _absent(type_: str) -> tuple[Callable[[Core], Any], Any]:
+    """What reads all that a type has not, and what it must find."""
+    has = {"type", *(each.attribute for names in (_FIELDS, _OPTIONAL) for each in names[type_].values())}
+    rest = {name: value for name, value in _NOTHING.items() if name not in has}
+    return attrgetter(*rest), tuple(rest.values())
+
+
+_NOTHING: Final = {each.name: each.default for each in fields(Core) if each.init}
+_NAMES: Final = tuple(_NOTHING)
+_ALL: Final = attrgetter(*_NAMES)
+_KID, _WRAP = _NAMES.index("sender_kid"), _NAMES.index("wrap_id")
+_ABSENT: Final[Mapping[str, tuple[Callable[[Core], Any], Any]]] = {type_: _absent(type_) for type_ in _FIELDS}

@@ -19,7 +19,7 @@ from typing import Final, TypeVar
 from bridge import crypto, strict_json
 from bridge import frame as frames
 from bridge.core import Core
-from bridge.crypto import MAX_TREE, KemPublicKey, SigningKey
+from bridge.crypto import MAX_TREE, Derivation, KemPublicKey, SigningKey
 from bridge.errors import BadPrelude, BadSignature, PayloadTooLarge, WrongRecipient
 from bridge.frame import MAX_RECIPIENTS
 from bridge.identity import Identity
@@ -81,12 +81,17 @@ class Wrap:
     """A secret and what holds it for each recipient. Made by a `Sealer`."""
 
     wrap_id: bytes
-    secret: bytes = field(repr=False)
+    keys: Derivation = field(repr=False)
     parts: tuple[tuple[bytes, bytes], ...] = field(repr=False)
     key: SigningKey
     """Of its sender: the parts are bound to it, so it signs whatever is sealed under the secret."""
     born_ms: int
     uses: int = 0
+
+    @property
+    def secret(self) -> bytes:
+        """What the keys of one message's parts are derived of as well."""
+        return self.keys.secret
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,13 +192,13 @@ class Sealer:
         """
         if not draft.recipients:
             signer = self._ring.identity.sign[-1]
-            core = replace(draft.core, sender_kid=signer.kid, wrap_id=b"")
+            core = draft.core.signed_by(signer.kid, b"")
             return Unsigned(core, frames.close(frames.head(core, ()), b""), b"", signer)
         wrap = draft.wrap or self._used(draft.recipients, now_ms)
-        core = replace(draft.core, sender_kid=wrap.key.kid, wrap_id=wrap.wrap_id)
+        core = draft.core.signed_by(wrap.key.kid, wrap.wrap_id)
         body = _prelude(draft)
         before = frames.head(core, wrap.parts)
-        key = crypto.derive_key(wrap.secret, _BODY_LABEL + crypto.sha256(before))
+        key = wrap.keys.key(_BODY_LABEL + crypto.sha256(before))
         ciphertext = crypto.seal_body(key, _context(core), body)
         return Unsigned(core, frames.close(before, ciphertext), ciphertext, wrap.key)
 
@@ -204,7 +209,7 @@ class Sealer:
             raise ValueError(f"a message has 1 to {MAX_RECIPIENTS} different recipient keys")
         signer, wrap_id, secret = self._ring.identity.sign[-1], crypto.random_bytes(16), crypto.random_bytes(32)
         wraps = tuple((key.kid, key.wrap(secret, _wrap_info(signer.kid, key.kid, wrap_id))) for key in recipients)
-        return Wrap(wrap_id, secret, wraps, signer, now_ms)
+        return Wrap(wrap_id, Derivation(secret), wraps, signer, now_ms)
 
     def _used(self, recipients: tuple[KemPublicKey, ...], now_ms: int) -> Wrap:
         kids = (self._ring.identity.sign[-1].kid, *(key.kid for key in recipients))
@@ -231,7 +236,7 @@ class Opener:
         self.ring = Keyring.of(keys)
         self._name = self.ring.identity.name
         # Keyed by the wrap's own hash too: a wrap_id alone could be answered with another wrap's secret.
-        self._secrets: OrderedDict[tuple[bytes, bytes, bytes, bytes], bytes] = OrderedDict()
+        self._secrets: OrderedDict[tuple[bytes, bytes, bytes, bytes], Derivation] = OrderedDict()
         self._roots: OrderedDict[tuple[bytes, int, bytes, bytes], bool] = OrderedDict()
         self._trust = trust
 
@@ -300,12 +305,12 @@ class Opener:
         cached = (kid, core.sender_kid, core.wrap_id, crypto.sha256(wrap))
         secret = self._secrets.get(cached)
         if secret is None:
-            secret = keys[kid].unwrap(wrap, _wrap_info(core.sender_kid, kid, core.wrap_id))
+            secret = Derivation(keys[kid].unwrap(wrap, _wrap_info(core.sender_kid, kid, core.wrap_id)))
             _remember(self._secrets, cached, secret)
-        key = crypto.derive_key(secret, _BODY_LABEL + message.head_digest)
+        key = secret.key(_BODY_LABEL + message.head_digest)
         content, status = _read_prelude(core, crypto.open_body(key, _context(core), message.ciphertext))
         manifest = Manifest.of(core)
-        payload = PartOpener(secret, manifest) if manifest is not None else None
+        payload = PartOpener(secret.secret, manifest) if manifest is not None else None
         return Opened(core, message.digest, content, status, payload)
 
 

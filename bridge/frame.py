@@ -17,6 +17,8 @@ MAGIC: Final = b"RB1\0"
 MAX_RECIPIENTS: Final = 8
 MAX_ENVELOPE_LEN: Final = 768 * 1024
 """Far below either server's ``max_payload``."""
+_WRAPPED_LEN: Final = 32 + WRAP_LEN
+_SHORT: Final = "the envelope is shorter than it says"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,19 +40,10 @@ class Frame:
     ciphertext: memoryview
 
 
-class _Reader:
-    """Takes bytes off the front, and never more than there are."""
-
-    __slots__ = ("at", "data")
-
-    def __init__(self, data: bytes) -> None:
-        self.data, self.at = memoryview(data), 0
-
-    def take(self, n: int) -> memoryview:
-        if n > len(self.data) - self.at:
-            raise BadFrame("the envelope is shorter than it says")
-        self.at += n
-        return self.data[self.at - n : self.at]
+_CLOSE: Final = struct.Struct(">Q32s")
+"""``ct_len`` and ``ct_sha256``."""
+_BLOCK: Final = struct.Struct(">32sQB")
+"""What the signature block begins with: kid, size of the tree, index."""
 
 
 def parse(data: bytes) -> Frame:
@@ -62,33 +55,43 @@ def parse(data: bytes) -> Frame:
     """
     if len(data) > MAX_ENVELOPE_LEN:
         raise BadFrame(f"the envelope is longer than {MAX_ENVELOPE_LEN} bytes")
-    reader = _Reader(data)
-    if bytes(reader.take(4)) != MAGIC:
-        raise BadFrame("not an envelope of version 1")
-    core = cores.decode(bytes(reader.take(int.from_bytes(reader.take(2)))))
-    n = reader.take(1)[0]
+    if data[:4] != MAGIC:
+        raise BadFrame(_SHORT if len(data) < 4 else "not an envelope of version 1")
+    at = 6 + int.from_bytes(data[4:6])
+    if len(data) <= at:  # the number of wraps at least
+        raise BadFrame(_SHORT)
+    core = cores.decode(data[6:at])
+    n = data[at]
     # A start seals nothing; anything else is sealed to someone.
     if n > MAX_RECIPIENTS or (n == 0) != (core.type == "start"):
         raise BadFrame(f"an envelope of a {core.type} with {n} recipients")
-    wraps = tuple((bytes(reader.take(32)), bytes(reader.take(WRAP_LEN))) for _ in range(n))
-    if len({kid for kid, _ in wraps}) != n:
+    first = at + 1
+    at = first + n * _WRAPPED_LEN
+    if len(data) < at + _CLOSE.size + _BLOCK.size:
+        raise BadFrame(_SHORT)
+    wraps = tuple([(data[i : i + 32], data[i + 32 : i + _WRAPPED_LEN]) for i in range(first, at, _WRAPPED_LEN)])
+    if n > 1 and len({kid for kid, _ in wraps}) != n:
         raise BadFrame("two wraps for one key")
-    before_digest = crypto.sha256(reader.data[: reader.at])
-    ciphertext_len = int.from_bytes(reader.take(8))
-    ciphertext_digest = bytes(reader.take(32))
-    head = reader.data[: reader.at]
-    kid = bytes(reader.take(32))
-    size, index = struct.unpack(">QB", reader.take(9))
+    view = memoryview(data)
+    before_digest = crypto.sha256(view[:at])
+    ciphertext_len, ciphertext_digest = _CLOSE.unpack_from(data, at)
+    at += _CLOSE.size
+    head = view[:at]
+    kid, size, index = _BLOCK.unpack_from(data, at)
+    at += _BLOCK.size
     if not index < size <= MAX_TREE:
         raise BadFrame("the signature block names no leaf of a tree of at most 256")
-    path = tuple(bytes(reader.take(32)) for _ in range(crypto.path_length(index, size)))
-    signature = bytes(reader.take(SIGNATURE_LEN))
-    if ciphertext_len != len(reader.data) - reader.at:
+    signed = at + 32 * crypto.path_length(index, size)
+    if len(data) < signed + SIGNATURE_LEN:
+        raise BadFrame(_SHORT)
+    path = tuple([data[i : i + 32] for i in range(at, signed, 32)])
+    at = signed + SIGNATURE_LEN
+    if ciphertext_len != len(data) - at:
         raise BadFrame("the ciphertext is not as long as the envelope says")
     if core.type == "start" and ciphertext_len:
         raise BadFrame("a start with a ciphertext")
-    ciphertext = reader.take(ciphertext_len)
-    return Frame(core, head, before_digest, wraps, ciphertext_digest, kid, size, index, path, signature, ciphertext)
+    signature = data[signed:at]
+    return Frame(core, head, before_digest, wraps, ciphertext_digest, kid, size, index, path, signature, view[at:])
 
 
 def head(core: Core, wraps: Sequence[tuple[bytes, bytes]]) -> bytes:

@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 
 NAME: Final = re.compile(r"[a-z0-9](?:[a-z0-9_-]{0,61}[a-z0-9])?")
 SESSION: Final = re.compile(r"[0-9a-f]{24}")
-_DECIMAL: Final = re.compile(r"0|[1-9][0-9]{0,15}")
+DECIMAL: Final = re.compile(r"0|[1-9][0-9]{0,15}")
 
 PRIORITIES: Final = ("high", "normal", "low")
 """Priorities a job may have; each is a consumer of the queue's pool."""
@@ -262,7 +262,7 @@ def _parse_generation(subject: str, *prefixes: str) -> JobKey | None:
 
 def parse_decimal(text: str) -> int | None:
     """A decimal without sign or leading zeros, at most 16 digits; None otherwise."""
-    return int(text) if _DECIMAL.fullmatch(text) else None
+    return int(text) if DECIMAL.fullmatch(text) else None
 
 
 def _generation(prefix: str, key: JobKey) -> str:
