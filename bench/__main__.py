@@ -1,4 +1,4 @@
-"""Jobs per second and round trips, beside plain nats-py over the same hub and leaf, alternating, in one run.
+"""Jobs per second, round trips and processor time, beside nats-py over the same hub and leaf, alternating, in one run.
 
 ``make bench`` or ``python -m bench --help``. Absolute numbers belong to the machine; compare the ratios.
 """
@@ -10,21 +10,26 @@ import asyncio
 import contextlib
 import json
 import os
-import statistics
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable
-from functools import partial
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
-from bench import plain
+import uvloop
+
+from bench import floor, plain
+from bench.cost import Meter
+from bench.noop import Echo
 from bench.pace import Result, paced
-from bridge.devserver import running
+from bench.table import Run, line, summary
+from bridge.devserver import Bridge, running
 from bridge.observe import configure
 from bridge.policy import Policy, load_policy
 from producers import Producer
 
-POLICY = """\
+POLICY: Final = """\
 version: 1
 bridge: bench
 clouds:
@@ -37,11 +42,11 @@ identities:
   prov-azure: {{cloud: azure, role: provisioner}}
   link:       {{cloud: azure, role: link}}
 queues:
-  bench: {{producers: [producer], workers: pool, kinds: [echo]}}
+  bench: {{producers: [producer], workers: pool, kinds: [echo, model]}}
 """
 
-Run = Callable[[int, int], Awaitable[Result]]
-"""A number of jobs, and how many are in flight at once."""
+WARM: Final = 1000
+"""Jobs before those that count: connections made, code warm, wraps known."""
 
 
 async def sealed(folder: Path, args: dict[str, str], jobs: int, window: int) -> Result:
@@ -55,8 +60,38 @@ async def sealed(folder: Path, args: dict[str, str], jobs: int, window: int) -> 
         return await paced(jobs, window, submit)
 
 
+async def modelled(folder: Path, args: dict[str, str], jobs: int, window: int) -> Result:
+    """The same, with pydantic models at both ends."""
+    value = Echo(**args)
+    async with Producer.open(folder) as producer:
+
+        async def submit(_: int) -> None:
+            handle = await producer.submit("bench", "model", value)
+            assert await handle.result(Echo) == value
+
+        return await paced(jobs, window, submit)
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """One of what is compared: what its worker process runs, and how its jobs are made."""
+
+    worker: tuple[str, ...]
+    produce: Callable[[Path, dict[str, str], int, int], Awaitable[Result]]
+    ledger: bool = False
+
+
+SIDES: Final[Mapping[str, Side]] = {
+    "bridge": Side(("-m", "bench.noop"), sealed),
+    "pydantic": Side(("-m", "bench.noop"), modelled),
+    "floor": Side(("-m", "bench.floor", "{pool}"), floor.produce),
+    "plain": Side(("-m", "bench.plain", "{pool}"), plain.produce),
+    "ledger": Side(("-m", "bench.noop"), sealed, ledger=True),
+}
+
+
 @contextlib.asynccontextmanager
-async def process(*arguments: str, identity: Path, data: Path | None = None) -> AsyncIterator[None]:
+async def process(*arguments: str, identity: Path, data: Path | None = None) -> AsyncIterator[int]:
     """A worker process, ended with the block; with a ledger where it has a folder for it."""
     worker = await asyncio.create_subprocess_exec(
         sys.executable,
@@ -66,37 +101,38 @@ async def process(*arguments: str, identity: Path, data: Path | None = None) -> 
         stderr=asyncio.subprocess.DEVNULL,
     )
     try:
-        yield
+        yield worker.pid
     finally:
         if worker.returncode is None:
             worker.terminate()
         await worker.wait()
 
 
+async def one_run(bridge: Bridge, side: Side, args: dict[str, str], jobs: int, window: int, data: Path) -> Run:
+    """One side, once: its worker started, warmed up, and measured."""
+    pool, producer = bridge.identity("pool"), bridge.identity("producer")
+    arguments = (each.format(pool=pool) for each in side.worker)
+    async with process(*arguments, identity=pool, data=data if side.ledger else None) as pid:
+        await side.produce(producer, args, min(WARM, jobs), window)
+        pids = {"producer": os.getpid(), "worker": pid, "hub": bridge.hub.pid or 0, "leaf": bridge.leaf.pid or 0}
+        meter = Meter(pids)
+        result = await side.produce(producer, args, jobs, window)
+        return Run(result, meter.per_job(jobs))
+
+
 async def measure(options: argparse.Namespace) -> list[dict[str, object]]:
     """The sides in turn, for each window; medians over the repetitions."""
     args = {"data": "x" * (options.size - len('{"data":""}'))}
-    body = json.dumps(args, separators=(",", ":")).encode()
     with tempfile.TemporaryDirectory() as place:
         async with running(_policy(Path(place), options.durability), Path(place, "bridge")) as bridge:
-            pool, producer = bridge.identity("pool"), bridge.identity("producer")
-            sides: dict[str, tuple[list[str], Run]] = {
-                "bridge": (["-m", "bench.noop"], partial(sealed, producer, args)),
-                "plain": (["-m", "bench.plain", str(pool)], partial(plain.produce, producer, body)),
-            }
-            if options.ledger:
-                sides["ledger"] = sides["bridge"]
             rows = []
             for window in options.windows:
                 jobs = options.jobs if window > 1 else max(1000, options.jobs // 10)
-                results: dict[str, list[Result]] = {name: [] for name in sides}
+                runs: dict[str, list[Run]] = {name: [] for name in options.sides}
                 for _ in range(options.repeat):
-                    for name, (worker, run) in sides.items():
-                        data = Path(place, "data") if name == "ledger" else None
-                        async with process(*worker, identity=pool, data=data):
-                            await run(min(200, jobs), window)  # connections made, code warm
-                            results[name].append(await run(jobs, window))
-                rows.append(summary(window, jobs, results))
+                    for name in options.sides:
+                        runs[name].append(await one_run(bridge, SIDES[name], args, jobs, window, Path(place, "data")))
+                rows.append(summary(window, jobs, runs))
                 print(line(rows[-1]), file=sys.stderr, flush=True)
             return rows
 
@@ -107,52 +143,27 @@ def _policy(folder: Path, durability: str) -> Policy:
     return load_policy(path)
 
 
-def summary(window: int, jobs: int, results: dict[str, list[Result]]) -> dict[str, object]:
-    """One window's medians, and the ratios of each pair of runs."""
-    row: dict[str, object] = {"window": window, "jobs": jobs, "repetitions": len(results["bridge"])}
-    for name, runs in results.items():
-        times = sorted(t for _, each in runs for t in each)
-        row[name] = {
-            "jobs_per_s": statistics.median(jobs / seconds for seconds, _ in runs),
-            "p50_ms": 1000 * times[len(times) // 2],
-            "p99_ms": 1000 * times[len(times) * 99 // 100],
-        }
-    row["ratio"] = _ratio(results["bridge"], results["plain"])
-    if "ledger" in results:
-        row["ledger_ratio"] = _ratio(results["ledger"], results["bridge"])
-    return row
-
-
-def _ratio(one: list[Result], other: list[Result]) -> float:
-    """How fast one side is, in units of the other's speed."""
-    return statistics.median(other_s / one_s for (one_s, _), (other_s, _) in zip(one, other, strict=True))
-
-
-def line(row: dict[str, object]) -> str:
-    """A row for people."""
-    sides = []
-    for name, side in row.items():
-        if isinstance(side, dict):
-            sides.append(f"{name} {side['jobs_per_s']:7.0f}/s p50 {side['p50_ms']:6.2f} p99 {side['p99_ms']:6.2f} ms")
-    ratios = f"bridge/plain {row['ratio']:.2f}"
-    if "ledger_ratio" in row:
-        ratios += f"   ledger/bridge {row['ledger_ratio']:.2f}"
-    return f"window {row['window']:>4}: {'   '.join(sides)}   {ratios}"
-
-
 def main() -> None:
     """Parse, measure, print."""
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("--jobs", type=int, default=10_000, help="jobs per run (a tenth of it at window 1)")
     parser.add_argument("--size", type=int, default=1024, help="bytes of a job's JSON, and of its result's")
     parser.add_argument("--windows", type=int, nargs="+", default=[1, 100, 500], help="jobs in flight")
-    parser.add_argument("--repeat", type=int, default=3, help="runs of each side; medians are printed")
+    parser.add_argument("--repeat", type=int, default=5, help="runs of each side; medians are printed")
     parser.add_argument("--durability", choices=["process", "power-loss"], default="process")
-    parser.add_argument("--ledger", action="store_true", help="and a third side: the bridge, its worker with a ledger")
+    parser.add_argument(
+        "--sides",
+        nargs="+",
+        choices=SIDES,
+        default=["bridge", "pydantic", "floor", "plain"],
+        help="bridge; pydantic: with models at both ends; floor: nats-py, tuned; plain: nats-py as its users write it; "
+        "ledger: the bridge, its worker with a ledger",
+    )
     parser.add_argument("--json", action="store_true", help="one JSON document on standard output")
     options = parser.parse_args()
     configure(level="error")
-    rows = asyncio.run(measure(options))
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:  # as a worker has it, and on all sides
+        rows = runner.run(measure(options))
     if options.json:
         print(json.dumps({"size": options.size, "durability": options.durability, "rows": rows}, indent=2))
 

@@ -1,13 +1,31 @@
-"""Jobs one after the other, a number of them in flight: how both sides of the comparison are driven and timed."""
+"""Jobs one after the other, a number of them in flight: how all sides of the comparison are driven and timed."""
 
 from __future__ import annotations
 
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
 
-Result = tuple[float, list[float]]
-"""Seconds for all jobs, and each job's seconds from submit to result."""
+
+@dataclass(slots=True)
+class Result:
+    """One run.
+
+    Args:
+        jobs: How many.
+        seconds: For all of them.
+        times: Each job's seconds from submit to result.
+    """
+
+    jobs: int
+    seconds: float
+    times: list[float] = field(repr=False)
+
+    @property
+    def rate(self) -> float:
+        """Jobs per second."""
+        return self.jobs / self.seconds
 
 
 async def paced(jobs: int, window: int, job: Callable[[int], Awaitable[None]]) -> Result:
@@ -25,4 +43,4 @@ async def paced(jobs: int, window: int, job: Callable[[int], Awaitable[None]]) -
     async with asyncio.TaskGroup() as group:
         for _ in range(window):
             group.create_task(one_by_one())
-    return time.perf_counter() - began, times
+    return Result(jobs, time.perf_counter() - began, times)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import secrets
 import ssl
 import sys
@@ -68,9 +69,9 @@ async def work(folder: Path) -> None:
                 await asyncio.gather(*map(echo, messages))
 
 
-async def produce(folder: Path, body: bytes, jobs: int, window: int) -> Result:
+async def produce(folder: Path, args: dict[str, str], jobs: int, window: int) -> Result:
     """The same jobs, unsealed."""
-    identity = Identity.load(folder)
+    identity, body = Identity.load(folder), json.dumps(args, separators=(",", ":")).encode()
     session, waiting = secrets.token_hex(12), dict[int, asyncio.Future[bytes]]()
     async with connected(folder) as client:
         stream = client.jetstream()
