@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import signal
 import sys
@@ -16,6 +17,8 @@ from bridge.errors import BridgeError, ConfigurationError
 
 THREAD_NAME: Final = "handler"
 """What the names of the threads begin with that plain handlers run in."""
+GARBAGE: Final = 20_000
+"""Objects made and not yet freed after which garbage is looked for; some 2 MiB."""
 STOP_TIMEOUT_S: Final = 2.0
 """How long a second signal leaves for handing back what is held."""
 
@@ -63,6 +66,10 @@ def main(worker: Runnable) -> None:
 
 async def _run(worker: Runnable) -> int:
     loop = asyncio.get_running_loop()
+    # What was loaded by now lives as long as the process, and hundreds of jobs under way are no garbage: looked through
+    # at every 700 objects, they took up to a fifth of a worker's time.
+    gc.freeze()
+    gc.set_threshold(GARBAGE)
     running = asyncio.create_task(worker.run(), name="worker")
     received: list[int] = []
 
