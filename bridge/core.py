@@ -206,7 +206,12 @@ def check_time(core: Core, now_ms: int) -> None:
 
 def spell_time(time_ms: int) -> str:
     """A time for people, ISO 8601 to the second; one that no calendar has is the last that it has."""
-    return datetime.fromtimestamp(min(time_ms // 1000, _LAST_S), UTC).isoformat()
+    return _spell(min(time_ms // 1000, _LAST_S))
+
+
+@lru_cache(64)
+def _spell(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat()
 
 
 # --- fields ----------------------------------------------------------------------------------------

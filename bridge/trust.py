@@ -70,10 +70,13 @@ class Peer:
         Raises:
             UnknownKey: None is valid.
         """
-        valid = [(epoch, key) for key, epoch, lifetime in self.kem if lifetime.covers(now_ms)]
-        if not valid:
+        newest, highest = None, -1
+        for key, epoch, lifetime in self.kem:
+            if epoch > highest and lifetime.covers(now_ms):
+                newest, highest = key, epoch
+        if newest is None:
             raise UnknownKey(f"{self.name} has no key to be sealed to that is valid now; sign a new trust bundle")
-        return max(valid, key=lambda pair: pair[0])[1]
+        return newest
 
 
 @dataclass(frozen=True, slots=True)

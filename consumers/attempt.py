@@ -103,11 +103,13 @@ class Attempts:
         )
         begun, ended = time.monotonic(), "CancelledError"  # unless it comes to a verdict
         try:
-            with case.span.current(), self._cancels.running(case):
+            with case.span.current():
+                self._cancels.begin(case)
                 arguments = self._payloads.arguments(case, handler, opened, inline)
                 verdict, ended = await self._outcome(case, handler, arguments, job)
             return verdict
         finally:
+            self._cancels.end(case)
             report.over = True
             case.span.end(ended)
             if case.counted:

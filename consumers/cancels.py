@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import hashlib
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -121,16 +121,15 @@ class Cancels:
         until, reason = self._asked.get(_mark(case.key, case.job.digest), (0, ""))
         return reason if until > now_ms() else None
 
-    @contextlib.contextmanager
-    def running(self, case: Case) -> Iterator[None]:
-        """Stop a job that runs in this block when it is cancelled."""
+    def begin(self, case: Case) -> None:
+        """Stop a job, which starts now, when it is cancelled."""
         self._running[case.stop] = case
-        try:
-            if (reason := self.known(case)) is not None:
-                case.stop.ask(reason)
-            yield
-        finally:
-            del self._running[case.stop]
+        if (reason := self.known(case)) is not None:
+            case.stop.ask(reason)
+
+    def end(self, case: Case) -> None:
+        """It runs no more."""
+        self._running.pop(case.stop, None)
 
     # --- hearing and reading ------------------------------------------------------------------------
 

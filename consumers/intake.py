@@ -234,13 +234,14 @@ class Intake:
         assert task is not None  # noqa: S101  # for the type checker: a coroutine runs in a task
         place = Standing(lane, delivery, self._slots, self._waiting, self._running, partial(self._grant, lane))
         try:
-            async with place.slot as slot:
-                excused = self._slots.full and self._needs_no_slot(lane, delivery)
-                if not excused and await self._slots.take(lane.name, lane.weight):
-                    slot.callback(self._slots.give)
+            try:
+                if not (self._slots.full and self._needs_no_slot(lane, delivery)):
+                    await place.take()
                 _, self._running[task] = self._waiting.pop(task)
                 await self._execute(lane, delivery, place)
                 del self._running[task]
+            finally:
+                place.give()
         except asyncio.CancelledError:
             mine = self._waiting.pop(task, None) or self._running.pop(task, None)
             # Unless the drain has done so, or it is lost: that could hand back what another worker has got meanwhile.
@@ -293,7 +294,7 @@ class Intake:
                 case = lane.admit(lane.queue, lane.settings, delivery)
                 case.remembered = self._ledger.recall(case)
             except Refusal as refusal:
-                await place.slot.aclose()
+                place.give()
                 if isinstance(refusal, UnknownVersion) and delivery.delivered < NEWER_DELIVERIES:
                     # Of a team that has upgraded first, most likely: not touched, until this side follows.
                     _log.error("job_of_a_newer_version", queue=lane.queue, reason=str(refusal))
@@ -329,7 +330,7 @@ class Intake:
             return  # it is another worker's to put off
         # Storing waits for room in the queue's streams: kept meanwhile, the slots would go to the one queue whose
         # producer fills them. What it holds is bounded by its own credit.
-        await place.slot.aclose()
+        place.give()
         await self._settler.settle(case, verdict)
 
     async def _renew(self) -> None:

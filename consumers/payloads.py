@@ -63,8 +63,9 @@ class Payloads:
         self._opener, self._sealer, self._transport = opener, sealer, transport
         self._withdrawals = Withdrawals(transport)
 
-    @contextlib.asynccontextmanager
-    async def arguments(self, case: Case, handler: Handler, opened: Opened, inline: Any) -> AsyncIterator[Any]:
+    def arguments(
+        self, case: Case, handler: Handler, opened: Opened, inline: Any
+    ) -> contextlib.AbstractAsyncContextManager[Any]:
         """What the handler is to be called with, verified to its end unless it takes a stream.
 
         Args:
@@ -76,11 +77,15 @@ class Payloads:
         Raises:
             Hindered: It cannot be had.
         """
+        if opened.payload is None:
+            return contextlib.nullcontext(inline)
+        return self._fetched(case, handler, opened.content.content_type, opened.payload)
+
+    @contextlib.asynccontextmanager
+    async def _fetched(self, case: Case, handler: Handler, content_type: str, parts: PartOpener) -> AsyncIterator[Any]:
         async with contextlib.AsyncExitStack() as stack:
-            args = inline
             try:
-                if opened.payload is not None:
-                    args = await self._fetch(case, handler, opened.content.content_type, opened.payload, stack)
+                args = await self._fetch(case, handler, content_type, parts, stack)
             except InvalidArguments as error:
                 raise Hindered(Reject(str(error), type="InvalidArguments"), "InvalidArguments") from None
             except (Refusal, PartMissing, PayloadTooLarge) as error:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Callable
 from typing import Generic, Protocol, TypeVar
 
@@ -52,8 +51,7 @@ class Standing(Generic[L]):
         task = asyncio.current_task()
         assert task is not None  # noqa: S101  # for the type checker: a coroutine runs in a task
         self._task: asyncio.Task[None] = task
-        self.slot = contextlib.AsyncExitStack()
-        """Gives the slot back when it is closed."""
+        self._has_slot = False
         self.replaced = False
         """Whether another delivery was asked for in its stead."""
 
@@ -61,7 +59,7 @@ class Standing(Generic[L]):
         """See `consumers.case.Place.leave`."""
         if self._running.pop(self._task, None) is not None:
             self._waiting[self._task] = self._held
-            await self.slot.aclose()
+            self.give()
         if more and not self.replaced:
             self.replaced = True
             self._more()
@@ -70,15 +68,24 @@ class Standing(Generic[L]):
         """See `consumers.case.Place.back`."""
         if self._task in self._running:
             return True
-        got = await self._slots.take(self.lane, self.weight)
-        if got:
-            self.slot.callback(self._slots.give)
+        got = await self.take()
         self.settle()
         return got
 
     async def free(self) -> None:
         """See `consumers.case.Place.free`."""
-        await self.slot.aclose()
+        self.give()
+
+    async def take(self) -> bool:
+        """Wait for a slot. False where the task was excused from having one."""
+        self._has_slot = await self._slots.take(self.lane, self.weight)
+        return self._has_slot
+
+    def give(self) -> None:
+        """Give the slot back; nothing where it has none."""
+        if self._has_slot:
+            self._has_slot = False
+            self._slots.give()
 
     def settle(self) -> None:
         """It is not to be handed back any more, with a slot or without."""

@@ -147,10 +147,11 @@ class Settler:
             self._count(metrics.OUTCOMES, case, case.core.kind, outcome)
 
     async def _settle(self, case: Case, verdict: Verdict, span: Span) -> None:
+        if isinstance(verdict, Done):  # of which nothing is told
+            await self._answer(case, Status.SUCCEEDED, verdict.content, span, verdict.sent)
+            return
         log = _log.bind(queue=case.queue, kind=case.core.kind, job=case.core.job, attempt=case.attempt)
         match verdict:
-            case Done(content, sent):
-                await self._answer(case, Status.SUCCEEDED, content, span, sent)
             case Reject():
                 log.warning("job_failed", error=_word(verdict.type))
                 failure = Failure(verdict.type[:MAX_MESSAGE_CHARS], verdict.reason[:MAX_MESSAGE_CHARS])

@@ -278,7 +278,20 @@ class Handle(Generic[R]):
     async def _wait(self, timeout: float | timedelta | None) -> None:
         loop = asyncio.get_running_loop()
         patience = max(self.gives_up - loop.time(), 0) if timeout is None else seconds("timeout", timeout)
-        await asyncio.wait([self._outcome], timeout=patience)
+        woken: asyncio.Future[None] = loop.create_future()
+
+        def wake(_: object = None) -> None:
+            if not woken.done():
+                woken.set_result(None)
+
+        # `asyncio.wait` at half the price; to await the outcome itself would let whoever is cancelled cancel it.
+        timer = loop.call_later(patience, wake)
+        self._outcome.add_done_callback(wake)
+        try:
+            await woken
+        finally:
+            timer.cancel()
+            self._outcome.remove_done_callback(wake)
         if self._outcome.done():
             return
         await self.look()  # what the client dropped must not be called unknown
