@@ -257,13 +257,13 @@ class JobFailed(JobError):
 
     Args:
         type: The name of the exception at the worker.
-        message: Its text, as the worker chose to send it.
+        message: Its text, where the queue's policy has it told (``errors``), or what the handler chose to say.
         attempts: How many attempts were made, 0 where the job never started.
     """
 
     def __init__(self, type: str, message: str, attempts: int) -> None:
         self.type, self.message, self.attempts = type, message, attempts
-        super().__init__(f"{type}: {message} (attempt {attempts})")
+        super().__init__(f"{type}: {message} (attempt {attempts})" if message else f"{type} (attempt {attempts})")
 
 
 class JobCancelled(JobError):

@@ -21,7 +21,7 @@ from bridge import crypto, strict_json
 from bridge.crypto import KemKey, KemPublicKey, SigningKey, VerifyKey
 from bridge.errors import ConfigurationError, WeakKey
 from bridge.files import check_private, read_file, write_file
-from bridge.job import CANARY
+from bridge.job import CANARY, Errors
 from bridge.strict_json import b64, unb64
 from bridge.subjects import is_name
 from bridge.versions import FORMAT, newer
@@ -262,6 +262,8 @@ class QueueSettings(BaseModel):
     """Starts in ``rate_per_ms``; None is no limit."""
     rate_per_ms: int = Field(default=1000, gt=0)
     rate_burst: int = Field(default=1, gt=0)
+    errors: Errors = "type"
+    """What producers are told of an exception that a handler raised."""
 
     @property
     def limited(self) -> bool:

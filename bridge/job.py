@@ -13,7 +13,7 @@ import re
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import lru_cache
-from typing import Any, Final, Generic, NamedTuple, NoReturn, TypeVar, cast
+from typing import Any, Final, Generic, Literal, NamedTuple, NoReturn, TypeVar, cast
 
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import from_json
@@ -53,6 +53,10 @@ class Status(StrEnum):
     CANCELLED = "cancelled"
 
 
+Errors = Literal["type", "message", "traceback"]
+"""What a queue's producers are told of an exception: the name of its class, its message too, or its traceback."""
+
+
 @dataclass(frozen=True, slots=True)
 class Failure:
     """What a failed result holds: the worker's words, sealed to the producer."""
@@ -60,6 +64,7 @@ class Failure:
     type: str
     """The name of the exception."""
     message: str = field(repr=False)
+    """As the queue's policy has it; empty where that tells the type alone."""
 
 
 @dataclass(frozen=True, slots=True)

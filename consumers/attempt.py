@@ -22,6 +22,7 @@ from bridge.transfer import IN_MEMORY
 from consumers.cancels import Cancels
 from consumers.case import Case
 from consumers.children import Children, HandlerFailed, WorkerProcessDied
+from consumers.failures import words
 from consumers.handlers import Handler, Job, moment
 from consumers.isolation import names
 from consumers.limits import Backoff, backoff
@@ -121,7 +122,7 @@ class Attempts:
             return await self._timed(case, handler, arguments, partial(self._call, handler, job))
         try:
             async with self._children.one(handler.isolation) as child:  # its start is not the handler's time
-                call = partial(child.run, job, min(case.settings.max_payload, IN_MEMORY))
+                call = partial(child.run, job, min(case.settings.max_payload, IN_MEMORY), case.settings.errors)
                 return await self._timed(case, handler, arguments, call)
         except WorkerProcessDied as error:
             return self._failed(case, handler, error)
@@ -153,14 +154,14 @@ class Attempts:
                 return self._failed(case, handler, error)
             if limit == late:
                 return TooLate(), "DeadlineExceeded"
-            words = f"not done after {limit:g} s, the handler's timeout"
-            return self._again(case, handler, None, "HandlerTimeout", words), "HandlerTimeout"
+            reason = f"not done after {limit:g} s, the handler's timeout"
+            return self._again(case, handler, None, "HandlerTimeout", reason), "HandlerTimeout"
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if task is not None and task.cancelling():
                 raise
-            words = "the handler was cancelled from within"
-            return self._again(case, handler, None, "CancelledError", words), "CancelledError"
+            reason = "the handler was cancelled from within"
+            return self._again(case, handler, None, "CancelledError", reason), "CancelledError"
         except HandlerFailed as failure:
             return self._failed_apart(case, handler, failure)
         except (Exception, SystemExit) as error:
@@ -196,11 +197,12 @@ class Attempts:
         return await value if inspect.isawaitable(value) else value
 
     def _failed(self, case: Case, handler: Handler, error: BaseException) -> tuple[Verdict, str]:
-        name = type(error).__name__
+        name, errors = type(error).__name__, case.settings.errors
+        told = error.told(errors) if isinstance(error, WorkerProcessDied) else words(error, errors)
         _log.warning("attempt_failed", exc_info=error)
         if isinstance(error, handler.limits.final):
-            return Reject(_text(error), type=name), name
-        return self._again(case, handler, None, name, _text(error)), name
+            return Reject(told, type=name), name
+        return self._again(case, handler, None, name, told), name
 
     def _failed_apart(self, case: Case, handler: Handler, failure: HandlerFailed) -> tuple[Verdict, str]:
         if failure.kinds & names(handler.limits.final):
@@ -213,10 +215,3 @@ class Attempts:
         if after is None:
             after = backoff(handler.limits.backoff or Backoff.of(case.settings), case.attempt)
         return Retry(after)
-
-
-def _text(error: BaseException) -> str:
-    try:
-        return str(error)
-    except Exception:  # the exception is the user's own class
-        return ""

@@ -200,6 +200,7 @@ def _attempt(
 
     from bridge.errors import InvalidArguments
     from bridge.job import Content, decode, encode
+    from consumers.failures import words
     from consumers.handlers import Job
     from consumers.verdict import Reject, Retry, Snooze
 
@@ -221,14 +222,15 @@ def _attempt(
         if not _stopping:
             structlog.get_logger(__name__).warning("attempt_failed", exc_info=error)
         kinds = [f"{kind.__module__}.{kind.__qualname__}" for kind in type(error).__mro__]
-        return {"outcome": "failed", "type": type(error).__name__, "message": _text(error), "kinds": kinds[:64]}, b""
+        told = words(error, header["errors"])
+        return {"outcome": "failed", "type": type(error).__name__, "message": told, "kinds": kinds[:64]}, b""
     try:
         content = encode(value)
     except InvalidArguments as error:
         return {"outcome": "reject", "type": "InvalidResult", "message": str(error)}, b""
     if len(content.body) > header["limit"]:
-        words = f"a result of {len(content.body)} bytes; queue {header['log']['queue']} takes {header['limit']}"
-        return {"outcome": "reject", "type": "PayloadTooLarge", "message": f"{words} (max_payload)"}, b""
+        reason = f"a result of {len(content.body)} bytes; queue {header['log']['queue']} takes {header['limit']}"
+        return {"outcome": "reject", "type": "PayloadTooLarge", "message": f"{reason} (max_payload)"}, b""
     return {"outcome": "done", "content_type": content.content_type}, content.body
 
 

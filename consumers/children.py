@@ -16,7 +16,7 @@ from typing import Any, Final, NamedTuple
 
 import structlog
 
-from bridge.job import Content
+from bridge.job import Content, Errors
 from consumers import child
 from consumers.handlers import Job
 from consumers.isolation import Isolation
@@ -32,7 +32,20 @@ _log = structlog.get_logger(__name__)
 
 
 class WorkerProcessDied(Exception):
-    """The process of a handler ended, and with it the attempt."""
+    """The process of a handler ended, and with it the attempt.
+
+    Args:
+        how: In our words.
+        theirs: What the handler's module said of it.
+    """
+
+    def __init__(self, how: str, theirs: str = "") -> None:
+        super().__init__(how)
+        self._how, self._theirs = how, theirs
+
+    def told(self, errors: Errors) -> str:
+        """What a producer may be told."""
+        return self._how if errors == "type" or not self._theirs else f"{self._how}: {self._theirs}"
 
 
 class HandlerFailed(Exception):
@@ -40,7 +53,7 @@ class HandlerFailed(Exception):
 
     Args:
         type: The name of its class.
-        message: What it says.
+        message: What may be told of what it says.
         kinds: The full names of its class and of those that it is derived from.
     """
 
@@ -102,7 +115,7 @@ class Child:
             async with asyncio.timeout(START_TIMEOUT_S):
                 header, _ = await made._ask(child.pack(settings), 0)
             if header["outcome"] != "ready":
-                raise WorkerProcessDied(f"it cannot start: {header['type']}: {header['message']}")
+                raise WorkerProcessDied(f"it cannot start: {header['type']}", header["message"])
         except TimeoutError:
             await made.end()
             raise WorkerProcessDied(f"it did not start within {START_TIMEOUT_S:g} s") from None
@@ -117,12 +130,13 @@ class Child:
         """Whether it can be given a job."""
         return self.idle and self._process.returncode is None
 
-    async def run(self, job: Job, limit: int, args: Content) -> Content:
+    async def run(self, job: Job, limit: int, errors: Errors, args: Content) -> Content:
         """One attempt; raises what the handler raises of `Reject`, `Retry` and `Snooze`.
 
         Args:
             job: What is known of it.
             limit: Bytes of a result.
+            errors: What may be told of an exception.
             args: The arguments, as they were sent.
 
         Raises:
@@ -131,7 +145,13 @@ class Child:
         """
         self.idle = False
         log = structlog.contextvars.get_contextvars()
-        header = {"job": job.plain(), "log": log, "content_type": args.content_type, "limit": limit}
+        header = {
+            "job": job.plain(),
+            "log": log,
+            "content_type": args.content_type,
+            "limit": limit,
+            "errors": errors,
+        }
         answer, body = await self._ask(child.pack(header, args.body), limit)
         while answer["outcome"] == "progress":
             await job.progress(float(answer["fraction"]), str(answer["text"]))

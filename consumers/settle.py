@@ -33,6 +33,7 @@ from bridge.transport import Delivery, Transport
 from consumers import replays
 from consumers.case import Case
 from consumers.execute import TROUBLE_DELAY_S, Judge
+from consumers.failures import MAX_MESSAGE_CHARS, most
 from consumers.ledger import NoLedger
 from consumers.verdict import (
     Answered,
@@ -52,8 +53,6 @@ from consumers.verdict import (
     Wait,
 )
 
-MAX_MESSAGE_CHARS: Final = 1000
-"""Of a failure's text: enough for a sentence and a place, too little for a document that an exception quotes."""
 MAX_KEPT_BYTES: Final = 700 * 1024
 """Of a refused message: all of anything that a producer can send."""
 FIRST_PAUSE_S: Final = 0.2
@@ -154,7 +153,7 @@ class Settler:
         match verdict:
             case Reject():
                 log.warning("job_failed", error=_word(verdict.type))
-                failure = Failure(verdict.type[:MAX_MESSAGE_CHARS], verdict.reason[:MAX_MESSAGE_CHARS])
+                failure = Failure(verdict.type[:MAX_MESSAGE_CHARS], verdict.reason[: most(case.settings.errors)])
                 await self._bury(case, verdict.type)
                 await self._answer(case, Status.FAILED, encode(failure), span)
             case TooLate():
@@ -265,7 +264,7 @@ class Settler:
         self, case: Case, status: Status, content: Content, sent: Sent | None, now: int, traceparent: str | None
     ) -> bytes:
         limit = case.settings.max_payload
-        if len(content.body) > limit:
+        if status is Status.SUCCEEDED and len(content.body) > limit:  # a failure is answered, however small that is
             raise PayloadTooLarge(
                 f"a result of {len(content.body)} bytes; queue {case.queue} takes {limit} (max_payload)"
             )

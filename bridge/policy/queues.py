@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final
+from typing import Final, cast
 
 from bridge.core import MAX_LIFETIME_MS, MAX_PAYLOAD
-from bridge.job import CANARY, INLINE_LIMIT
+from bridge.job import CANARY, INLINE_LIMIT, Errors
 from bridge.payload import PART, stored_length
 from bridge.policy.document import Sequence, shown
 from bridge.policy.hints import nearest
@@ -27,7 +27,7 @@ PART_OVERHEAD: Final = 600
 _QUEUE: Final = (
     *("producers", "workers", "kinds", "ack_wait", "max_attempts", "backoff", "deadline", "result_ttl"),
     *("max_payload", "max_pending", "max_bytes", "payload_bytes", "inbox", "canary"),
-    *("concurrency", "concurrency_per_key", "rate"),
+    *("concurrency", "concurrency_per_key", "rate", "errors"),
 )
 _BACKOFF: Final = ("initial", "factor", "max", "jitter")
 NEVER: Final = "never"
@@ -95,6 +95,7 @@ def _queue(name: str, section: Section, clouds: Mapping[str, Cloud], identities:
         concurrency=_slots(section, "concurrency"),
         concurrency_per_key=_slots(section, "concurrency_per_key"),
         rate=_rate(section),
+        errors=cast(Errors, section.choice("errors", ("type", "message", "traceback"), _DEFAULT.errors)),
     )
 
 

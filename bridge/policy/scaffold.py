@@ -68,6 +68,7 @@ queues:
     max_bytes: 4GiB                 # of all stored jobs, and of all stored results
     payload_bytes: 0B               # of stored payloads; 4 x max_payload where that is above 256KiB
     inbox: []                       # producers whose results also wait until a process of theirs has acked them
+    errors: type                    # of an exception in a handler, what producers are told: type, message, traceback
     canary: never                   # how often, as 30s, agents of the producers' cloud prove that jobs are answered
 
     # Limits over all workers together; without them only each worker's own `--concurrency` counts.

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Final, Literal
 
-from bridge.job import INLINE_LIMIT
+from bridge.job import INLINE_LIMIT, Errors
 
 KIB: Final = 1024
 MIB: Final = 1024 * KIB
@@ -131,6 +131,8 @@ class Queue:
     """Of the jobs with the same concurrency key; None is that jobs have none."""
     rate: Rate | None = None
     """Of the starts, over all workers."""
+    errors: Errors = "type"
+    """What producers are told of an exception that a handler raised: its class, its message, its traceback."""
 
     @property
     def limited(self) -> bool:
@@ -214,5 +216,7 @@ class Policy:
             for later in ("inbox", "canary_ms", "concurrency", "concurrency_per_key", "rate", "payload_bytes"):
                 if not queue[later]:
                     del queue[later]
+            if queue["errors"] == "type":
+                del queue["errors"]
         canonical = json.dumps(values, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()

@@ -39,6 +39,8 @@ def connection_yaml(policy: Policy, identity: IdentityEntry) -> str:
     for settings in value["queues"].values():
         for word in [word for word in (*_LIMITS, "inbox", "canary_ms") if not settings[word]]:
             del settings[word]
+        if settings["errors"] == "type":
+            del settings["errors"]
         if "rate_jobs" not in settings:
             del settings["rate_per_ms"], settings["rate_burst"]
     if not value["schedules"]:
@@ -88,5 +90,6 @@ def _settings(queue: Queue, identity: IdentityEntry) -> QueueSettings:
         max_payload=queue.max_payload,
         inbox=list(queue.inbox) if looks or identity.name in queue.inbox else [],
         canary_ms=queue.canary_ms if looks else 0,
+        errors=queue.errors if works else "type",
         **limits,
     )

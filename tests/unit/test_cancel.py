@@ -279,7 +279,7 @@ async def test_a_cancel_just_before_it_starts_is_not_missed() -> None:
 
 
 async def test_a_handler_cannot_cancel_its_job_by_itself() -> None:
-    fleet = Fleet.make(policy(max_attempts=2))
+    fleet = Fleet.make(policy(max_attempts=2, errors="message"))
 
     async def resize(args: None, job: Job) -> None:
         job.raise_if_cancelled()

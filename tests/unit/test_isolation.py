@@ -55,7 +55,7 @@ async def test_arguments_go_in_and_results_come_out() -> None:
 )
 async def test_what_a_handler_raises_is_what_it_would_be_in_the_worker(args: Any, ending: str) -> None:  # noqa: ANN401
     with pytest.raises(JobFailed, match=ending) as failure:
-        await one(isolated.raises, args, {"max_attempts": 2}, final=(isolated.Hopeless,))
+        await one(isolated.raises, args, {"max_attempts": 2, "errors": "message"}, final=(isolated.Hopeless,))
     assert failure.value.attempts == (2 if args in ("exit", "canary") else 1)
 
 
@@ -114,7 +114,7 @@ async def test_memory_has_a_ceiling() -> None:
     with pytest.raises(JobFailed, match="MemoryError"):
         await one(isolated.eats, 1 << 31, {"max_attempts": 1}, **ceiling)
     with pytest.raises(JobFailed, match="WorkerProcessDied: it cannot start: MemoryError: memory=67108864 leaves"):
-        await one(isolated.eats, 1, {"max_attempts": 1}, memory=64 << 20)
+        await one(isolated.eats, 1, {"max_attempts": 1, "errors": "message"}, memory=64 << 20)
 
 
 async def test_a_process_is_used_again_and_replaced_after_its_jobs() -> None:

@@ -120,7 +120,7 @@ async def test_a_failed_job_with_a_time_counts_every_attempt() -> None:
 
     async with fleet.producer() as relay, fleet.working(worker_of(resize)):
         handle = await relay.submit("thumbs", "resize", None, delay=0.05)
-        with pytest.raises(JobFailed, match="OSError: busy"):
+        with pytest.raises(JobFailed, match="OSError"):
             await handle.result()
     assert attempts == [1, 2, 3]
 
@@ -234,7 +234,7 @@ async def test_a_deadline_that_passes_while_it_runs_ends_it() -> None:
 
 
 async def test_a_timeout_error_of_the_handlers_own_is_just_an_exception() -> None:
-    fleet = Fleet.make(policy(max_attempts=1))
+    fleet = Fleet.make(policy(max_attempts=1, errors="message"))
 
     async def resize(args: None) -> None:
         raise TimeoutError("the database")

@@ -145,7 +145,7 @@ async def test_an_exception_is_tried_again_and_counted() -> None:
 
 
 async def test_the_last_attempt_ends_in_a_dead_letter_and_a_failure() -> None:
-    fleet = Fleet.make(policy(max_attempts=2))
+    fleet = Fleet.make(policy(max_attempts=2, errors="message"))
     worker = Worker()
     calls = 0
 
