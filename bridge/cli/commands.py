@@ -17,6 +17,7 @@ from bridge.cli import (
     job,
     keys,
     pki,
+    prove,
     provision,
     queue,
     render,
@@ -52,5 +53,6 @@ COMMANDS: Final[tuple[Callable[[typer.Typer], None], ...]] = (
     top.register,
     agent.register,
     doctor.register,
+    prove.register,
     unseal.register,
 )

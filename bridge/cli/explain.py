@@ -58,7 +58,7 @@ def explain_act(
         )
     found = explain(Ground(values), values.identities[identity], verb, subject)
     change = remedies(values, found)
-    place = _Places(path)
+    place = Places(path)
     out = Out(as_json)
     _print(out, found, change, place)
     out.result(_value(found, change, place))
@@ -66,7 +66,7 @@ def explain_act(
         raise NotAsAsked(UsageError(f"{identity}: {verb} of {subject} is {found.verdict}: {found.stopped.name}"))
 
 
-class _Places:
+class Places:
     """Where the policy says something: ``bridge.yaml:31``.
 
     Args:
@@ -86,7 +86,7 @@ class _Places:
         return f"{self._path}:{line}: " if line is not None else ""
 
 
-def _print(out: Out, found: Explanation, change: tuple[Remedy, ...], place: _Places) -> None:
+def _print(out: Out, found: Explanation, change: tuple[Remedy, ...], place: Places) -> None:
     out.say(
         f"{found.verdict.upper()}: {found.identity.name} ({found.identity.role} in {found.identity.cloud}), "
         f"{found.verb} {found.subject}",
@@ -111,7 +111,7 @@ def _print(out: Out, found: Explanation, change: tuple[Remedy, ...], place: _Pla
     )
 
 
-def _value(found: Explanation, change: tuple[Remedy, ...], place: _Places) -> dict[str, Any]:
+def _value(found: Explanation, change: tuple[Remedy, ...], place: Places) -> dict[str, Any]:
     walls = [{"wall": w.name, "verdict": w.verdict, "where": w.where, "why": w.what} for w in found.walls]
     stopped = next((wall for wall in walls if wall["verdict"] != Verdict.ALLOWED), None)
     return {

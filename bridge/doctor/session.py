@@ -18,6 +18,8 @@ from bridge.identity import Identity
 from bridge.strict_json import b64
 
 _VIOLATION: Final = re.compile(r"Permissions Violation for (?:Publish|Subscription) to \"([^\"]*)\"")
+_RESERVED: Final = "_R_."
+_PAST_PERMISSIONS: Final = f'Permissions Violation for Publish with Reply of "{_RESERVED}'
 
 
 class NotAccepted(TransportError):
@@ -56,10 +58,13 @@ class Session:
         info: That ``INFO``.
         identity: Who connects.
         timeout: Seconds for each exchange.
+        label: What the connection is for: servers list it under that name.
     """
 
-    def __init__(self, tls: Tls, info: Mapping[str, Any], identity: Identity, timeout: float) -> None:
-        self.info, self.name, self.timeout = info, identity.name, timeout
+    def __init__(
+        self, tls: Tls, info: Mapping[str, Any], identity: Identity, timeout: float, label: str = "doctor"
+    ) -> None:
+        self.info, self.name, self.timeout, self.label = info, identity.name, timeout, label
         self._tls, self._identity = tls, identity
         self._inbox = f"{subjects.inbox_prefix(identity.name)}.{secrets.token_hex(8)}"
         self._asked = 0
@@ -80,7 +85,7 @@ class Session:
             "no_responders": True,
             "lang": "bunny",
             "version": "1",
-            "name": f"{self.name}-doctor",
+            "name": f"{self.name}-{self.label}",
             "nkey": self._identity.nkey,
             "sig": b64(signature),
         }
@@ -103,6 +108,24 @@ class Session:
         self._asked += len(wanted)
         refused = {m[1] for error in await self._exchange(lines) if (m := _VIOLATION.search(error))}
         return [subject for subject in wanted if subject in refused]
+
+    async def permitted(self, questions: Sequence[Question]) -> list[bool]:
+        """Which of these the permissions let it publish. **Nothing is delivered**, whatever they let through.
+
+        Each names as its reply a subject that servers keep to themselves. A server refuses that to every client: after
+        it has looked at the permissions, and before it looks for whoever listens (``processInboundClientMsg`` of
+        nats-server). So there are two refusals, in words of their own, and one of them comes for every question.
+
+        Raises:
+            TransportError: The connection broke, or the server answers in another way.
+        """
+        lines = b"".join(_published(question, f"{_RESERVED}{number}") for number, question in enumerate(questions))
+        errors = await self._exchange(lines)
+        passed = [error.startswith(_PAST_PERMISSIONS) for error in errors]
+        told = all(each or _VIOLATION.search(error) for each, error in zip(passed, errors, strict=True))
+        if not told or len(passed) != len(questions):
+            raise TransportError(f"{len(errors)} refusals for {len(questions)} messages: not those of a known server")
+        return passed
 
     async def ask(self, questions: Sequence[Question], patience: float) -> list[Reply]:
         """Send all, collect every refusal, and then replies for at most ``patience`` seconds.

@@ -6,9 +6,20 @@ checks, ``remedies`` looks for what would have to stand in the policy.
 
 from __future__ import annotations
 
-from bridge.explain.account import Ground
+from bridge.explain.account import Ground, as_checked, takes
 from bridge.explain.explanation import Explanation, Verb, explain, remedies
 from bridge.explain.remedies import Remedy
 from bridge.explain.walls import Verdict, Wall
 
-__all__ = ["Explanation", "Ground", "Remedy", "Verb", "Verdict", "Wall", "explain", "remedies"]
+__all__ = [
+    "Explanation",
+    "Ground",
+    "Remedy",
+    "Verb",
+    "Verdict",
+    "Wall",
+    "as_checked",
+    "explain",
+    "remedies",
+    "takes",
+]

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Final, Literal
 
 from bridge.explain.walls import ACCOUNT, EXPORT, LINK, OWNER, USER, Verdict, Wall, judge
-from bridge.matching import overlaps
+from bridge.matching import matches, overlaps
 from bridge.policy import Cloud, IdentityEntry, Policy, Role
 from bridge.render.accounts import LINK_ACCOUNT, SYSTEM_ACCOUNT
 from bridge.render.crossings import Crossing, crossings
@@ -52,6 +52,13 @@ def listed(ground: Ground, me: IdentityEntry, way: Way) -> tuple[str, ...]:
     """What the permissions of an identity's user allow."""
     allowed = ground.link if me.role is Role.LINK else ground.permissions[me.name]
     return allowed.publish if way == "publish" else allowed.subscribe
+
+
+def takes(ground: Ground, me: IdentityEntry, way: Way, checked: str) -> bool:
+    """Whether an identity's server takes a subject as it is written: it holds a wildcard for a token like any other."""
+    if me.role is Role.LINK and way == "publish" and checked.startswith(EXEMPT):
+        return True
+    return any(matches(each, checked) for each in listed(ground, me, way))
 
 
 def of_leaf(policy: Policy, crossing: Crossing) -> Way:

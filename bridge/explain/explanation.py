@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from bridge.explain.account import Ground, Way, as_checked, listed, of_leaf, walls
+from bridge.explain.account import Ground, Way, as_checked, listed, of_leaf, takes, walls
 from bridge.explain.receiver import trust_wall
 from bridge.explain.remedies import Remedy, nearest_grants
 from bridge.explain.walls import REPLY, TRUST, Verdict, Wall, judge, worst
-from bridge.matching import matches, overlaps
+from bridge.matching import overlaps
 from bridge.policy import IdentityEntry, Policy, Role
 from bridge.render.crossings import crossings
 from bridge.render.permissions import Origin, origins, private
@@ -85,7 +85,7 @@ def explain(ground: Ground, me: IdentityEntry, verb: Verb, subject: str) -> Expl
         verb=verb,
         subject=subject,
         checked=checked,
-        taken=any(matches(each, checked) for each in listed(ground, me, way)),
+        taken=takes(ground, me, way, checked),
         walls=tuple(met),
         reasons=_reasons(ground.policy, me, way, checked),
     )
