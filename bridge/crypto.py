@@ -303,10 +303,23 @@ def sealed_length(length: int) -> int:
     return length + SEAL_OVERHEAD + 16 * (length // 16_384)
 
 
-def seal_body(key: bytes, context: bytes, body: bytes) -> bytes:
-    """Cobblestone (c2sp.org/chunked-encryption, 16 KiB chunks): key-committing, bound to the context."""
+def seal_body(key: bytes, context: bytes, body: bytes | memoryview, room: bytearray | None = None) -> bytes:
+    """Cobblestone (c2sp.org/chunked-encryption, 16 KiB chunks): key-committing, bound to the context.
+
+    Args:
+        key: 32 bytes.
+        context: What it is.
+        body: What is sealed.
+        room: Of the sealed length at least, for whoever seals one long body after another: fresh memory for each costs
+            more than sealing it does.
+    """
     encryptor = Cobblestone256Encryptor(key, context)
-    return encryptor.update(body) + encryptor.finalize()
+    if room is None:
+        return encryptor.update(body) + encryptor.finalize()
+    written = encryptor.update_into(body, room)
+    end = encryptor.finalize()
+    room[written : written + len(end)] = end
+    return bytes(memoryview(room)[: written + len(end)])
 
 
 def open_body(key: bytes, context: bytes, sealed: bytes | memoryview) -> bytes:

@@ -81,10 +81,11 @@ class PartSealer:
     def __init__(self, secret: bytes) -> None:
         self.transfer: Final = crypto.random_bytes(16)
         self._key = _key(secret, self.transfer)
+        self._room = bytearray(SEALED_PART)
         self._digests: list[bytes] = []
         self._length = 0
 
-    def seal(self, data: bytes) -> tuple[int, bytes]:
+    def seal(self, data: bytes | memoryview) -> tuple[int, bytes]:
         """Seal the next part: 256 KiB, or what is left of the payload.
 
         Returns:
@@ -99,7 +100,7 @@ class PartSealer:
             raise ValueError(f"every part but the last has {PART} bytes")
         if self._length + len(data) > MAX_PAYLOAD:
             raise PayloadTooLarge(f"a payload has at most {MAX_PAYLOAD} bytes (MAX_PAYLOAD)")
-        sealed = crypto.seal_body(self._key, _context(number), data)
+        sealed = crypto.seal_body(self._key, _context(number), data, self._room)
         self._digests.append(crypto.sha256(sealed))
         self._length += len(data)
         return number, sealed
@@ -163,6 +164,10 @@ class PartOpener:
             BadSeal: Its author signed what does not open.
         """
         self.check(number, sealed)  # a decryptor gets nothing that was not signed
+        return self.unseal(number, sealed)
+
+    def unseal(self, number: int, sealed: bytes | memoryview) -> bytes:
+        """The bytes of a part that was checked before; raises as `open`."""
         data = crypto.open_body(self._key, _context(number), sealed)
         if len(data) != min(PART, self.manifest.length - number * PART):
             raise BadPart(f"part {number} of a payload is of another length than was signed")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -14,7 +15,7 @@ from bridge.identity import Connection
 from bridge.job import Content, Status, decode
 from bridge.payload import Manifest
 from bridge.subjects import JobKey
-from bridge.transfer import IN_MEMORY, Incoming, Payload, Spool, Withdrawals
+from bridge.transfer import IN_MEMORY, Aside, Incoming, Payload, Spool, Withdrawals
 from bridge.transfer.outgoing import Told
 from bridge.transfer.value import Spooled, save
 from bridge.transport import Transport
@@ -84,9 +85,16 @@ class Payloads:
             )
         if to is not None:
             # Beside the file: what is verified waits there, sealed, for another process should this one die.
-            with Spool(manifest, to.parent, f".{to.name}.") as spool:
-                await incoming.fill(spool, told)
-                return await save(Spooled(spool, incoming.opener).chunks(), to)
+            with (
+                Spool(manifest, to.parent, f".{to.name}.") as spool,
+                Aside(to, manifest.transfer.hex() if spool.named else None) as aside,
+            ):
+
+                def write(number: int, sealed: bytes) -> None:
+                    aside.write(incoming.opener.unseal(number, sealed))
+
+                await incoming.fill(spool, told, write)
+                return await asyncio.to_thread(aside.land)
         spool = Spool(manifest)
         await incoming.fill(spool, told)
         payload = Payload.received(Spooled(spool, incoming.opener), content_type)

@@ -18,6 +18,8 @@ RECORDED_BYTES: Final = 16 * 1024
 
 RECORDED_CONNECTIONS: Final = 16
 _CHUNK: Final = 64 * 1024
+_BURST_S: Final = 0.02
+"""How much of a choked link's time that was not used may be made up for."""
 _NO_FAREWELL: Final = struct.pack("ii", 1, 0)
 """SO_LINGER of no time at all: to close is then to reset."""
 
@@ -48,6 +50,8 @@ class Relay:
         """Bytes per second each way; None is as fast as it goes."""
         self.recordings: deque[Recording] = deque(maxlen=RECORDED_CONNECTIONS)
         """Of the latest connections, the newest last."""
+        self.carried = {"from_leaf": 0, "from_hub": 0}
+        """Bytes that were forwarded each way."""
         self.resets = 0
         """How many connections were reset amid a message."""
         self._reset_before = 0
@@ -113,8 +117,8 @@ class Relay:
             hub_reader, hub_writer = await asyncio.open_connection("127.0.0.1", self.target)
             writers.append(hub_writer)
             async with asyncio.TaskGroup() as group:
-                up = group.create_task(self._forward(reader, hub_writer, recording.from_leaf, number))
-                down = group.create_task(self._forward(hub_reader, writer, recording.from_hub, number))
+                up = group.create_task(self._forward(reader, hub_writer, recording.from_leaf, number, "from_leaf"))
+                down = group.create_task(self._forward(hub_reader, writer, recording.from_hub, number, "from_hub"))
                 # Either end closing ends both directions, as it would for a NATS connection anyway.
                 await asyncio.wait({up, down}, return_when=asyncio.FIRST_COMPLETED)
                 up.cancel()
@@ -128,12 +132,13 @@ class Relay:
                 each.transport.abort()
 
     async def _forward(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, record: bytearray, number: int
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, record: bytearray, number: int, way: str
     ) -> None:
         loop = asyncio.get_running_loop()
         held: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue(maxsize=1024)
 
         async def write() -> None:
+            free = 0.0  # when the next byte may go: what a sleep lasts too long is made up for
             while True:
                 due, data = await held.get()
                 await asyncio.sleep(max(0.0, due - loop.time()))
@@ -144,10 +149,12 @@ class Relay:
                     raise ConnectionResetError
                 writer.write(data)
                 await writer.drain()
+                self.carried[way] += len(data)
                 if data == b"":
                     return
                 if self.rate is not None:
-                    await asyncio.sleep(len(data) / self.rate)
+                    free = max(free, loop.time() - _BURST_S) + len(data) / self.rate
+                    await asyncio.sleep(max(0.0, free - loop.time()))
 
         async with asyncio.TaskGroup() as group:
             writing = group.create_task(write())

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import deque
-from collections.abc import AsyncIterator
-from typing import Final
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import aclosing
+from typing import Final, TypeAlias
 
 import structlog
 
@@ -22,11 +24,16 @@ LOOKUP_TIMEOUT_S: Final = 10.0
 """How long one answer is waited for before a part is asked for again."""
 STALL_S: Final = 120.0
 """How long no answer may come, over cuts of the link, until whoever reads is told."""
-MISSING_TRIES: Final = 5
-"""Of three servers, one may not have yet what the others have: how often it must be called missing."""
+MISSING_S: Final = 30.0
+"""Of three servers, one may not have yet what the others have: how long a part may be called missing."""
+AT_ONCE: Final = 8
+"""Parts that are verified and kept in one turn of a thread, while the next ones come: 2 MiB."""
 PAUSE_S: Final = 0.5
 
 _log = structlog.get_logger(__name__)
+
+Onto: TypeAlias = Callable[[int, bytes], None]
+"""Takes verified parts in their order, still sealed, in a thread."""
 
 
 class Incoming:
@@ -54,12 +61,13 @@ class Incoming:
         """What the message says of it."""
         return self.opener.manifest
 
-    async def fill(self, spool: Spool, told: Told | None = None) -> None:
+    async def fill(self, spool: Spool, told: Told | None = None, onto: Onto | None = None) -> None:
         """Have a spool hold all of it, from where the spool is.
 
         Args:
             spool: Where to.
             told: How many bytes are verified so far.
+            onto: Takes all parts from the first on, as they are verified.
 
         Raises:
             BadPart: A part, or the index, is not the one that was signed.
@@ -69,10 +77,12 @@ class Incoming:
         """
         try:
             await self.learn()
-            async for number, sealed in self.sealed(spool.resume(self.opener)):
-                spool.write(number, sealed)
-                if told is not None:
-                    told(min((number + 1) * PART, self.manifest.length))
+            first = await asyncio.to_thread(self._resume, spool, onto)
+            async with aclosing(self._kept(spool, first, onto)) as kept:
+                async for number, some in kept:
+                    if told is not None:
+                        for after in range(number + 1, number + len(some) + 1):
+                            told(min(after * PART, self.manifest.length))
         except TransportError as error:
             spool.kept = not isinstance(error, PartMissing)
             raise
@@ -80,8 +90,10 @@ class Incoming:
     async def stream(self) -> AsyncIterator[bytes]:
         """The payload's bytes, part by part, each verified before it is given out; raises as `fill`."""
         await self.learn()
-        async for number, sealed in self.sealed(0):
-            yield self.opener.open(number, sealed)
+        async with aclosing(self._come(0)) as coming:
+            async for first, some in coming:
+                for number, sealed in enumerate(some, first):
+                    yield await asyncio.to_thread(self.opener.open, number, sealed)
 
     async def learn(self) -> None:
         """Read the index, once."""
@@ -91,17 +103,54 @@ class Incoming:
             self.opener.learn(pieces)
             self._learnt = True
 
-    async def sealed(self, first: int) -> AsyncIterator[tuple[int, bytes]]:
-        """Verified parts in order, still sealed."""
-        coming: deque[asyncio.Task[bytes]] = deque()
-        asked = first
+    def _resume(self, spool: Spool, onto: Onto | None) -> int:
+        first = spool.resume(self.opener)
+        if onto is not None:
+            for number in range(first):
+                onto(number, spool.read(number))
+        return first
+
+    async def _kept(self, spool: Spool, first: int, onto: Onto | None) -> AsyncGenerator[tuple[int, list[bytes]], None]:
+        """Parts as they come, given out once they are verified and kept; those that follow come meanwhile."""
+        before: tuple[int, list[bytes], asyncio.Task[None]] | None = None
         try:
-            for number in range(first, self.manifest.parts):
+            async with aclosing(self._come(first)) as coming:
+                async for number, some in coming:
+                    if before is not None:
+                        await asyncio.shield(before[2])
+                        yield before[0], before[1]
+                    keeping = asyncio.to_thread(self._keep, spool, number, some, onto)
+                    before = number, some, asyncio.create_task(keeping, name="keep")
+            if before is not None:
+                await asyncio.shield(before[2])
+                yield before[0], before[1]
+        finally:
+            if before is not None:  # whatever came to an end: what has come is kept
+                await asyncio.wait([before[2]])
+
+    def _keep(self, spool: Spool, first: int, some: list[bytes], onto: Onto | None) -> None:
+        # In a thread: hashes and files leave the interpreter to whoever has other work meanwhile.
+        for number, sealed in enumerate(some, first):
+            self.opener.check(number, sealed)
+            spool.write(number, sealed)
+            if onto is not None:
+                onto(number, sealed)
+
+    async def _come(self, first: int) -> AsyncGenerator[tuple[int, list[bytes]], None]:
+        """Parts in their order, not verified yet: the number of the first, and those that have come after it."""
+        coming: deque[asyncio.Task[bytes]] = deque()
+        number = asked = first
+        try:
+            while number < self.manifest.parts:
                 while asked < self.manifest.parts and len(coming) < self._window.parts:
                     coming.append(asyncio.create_task(self._get(asked), name="part"))
                     asked += 1
-                yield number, await coming[0]
+                some = [await coming[0]]
                 coming.popleft()
+                while coming and _came(coming[0]) and len(some) < AT_ONCE:
+                    some.append(coming.popleft().result())
+                yield number, some
+                number += len(some)
         finally:
             for task in coming:
                 task.cancel()
@@ -110,7 +159,7 @@ class Incoming:
     async def _get(self, number: int) -> bytes:
         clock = asyncio.get_running_loop().time
         subject = subjects.part(self._key, self._transfer, number)
-        give_up, missing = clock() + STALL_S, 0
+        give_up, missing_since = clock() + STALL_S, math.inf
         while True:
             begun = clock()
             try:
@@ -125,9 +174,9 @@ class Incoming:
                 _log.info("part_awaited", stream=self._stream, error=type(error).__name__)
                 await asyncio.sleep(PAUSE_S)
                 continue
-            if message is None or not message.data:
-                missing += 1
-                if missing >= MISSING_TRIES:
+            if message is None or not message.data:  # empty, it was withdrawn, and stays so
+                missing_since = min(missing_since, begun)
+                if message is not None or clock() - missing_since >= MISSING_S:
                     raise PartMissing(
                         f"{self._stream}: part {number} of a payload of job {self._key.job_id} is not there: "
                         "its stream was emptied, or it is past its time"
@@ -139,6 +188,8 @@ class Incoming:
             self.asked += len(message.data)
             if len(message.data) != self.manifest.size_of(number):  # its author may have signed it all the same
                 raise BadPart(f"part {number} of a payload is of another length than was signed")
-            if number < self.manifest.parts:
-                self.opener.check(number, message.data)
             return message.data
+
+
+def _came(task: asyncio.Task[bytes]) -> bool:
+    return task.done() and not task.cancelled() and task.exception() is None

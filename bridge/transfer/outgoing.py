@@ -161,18 +161,19 @@ class _Storing:
                 return
 
 
-async def _cut(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+async def _cut(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes | memoryview]:
     """The same bytes in parts; what gives them is closed at the end."""
     held = bytearray()
     try:
         async for chunk in chunks:
             rest = memoryview(chunk)
-            while len(held) + len(rest) >= PART:
+            if held and len(held) + len(rest) >= PART:
                 taken = PART - len(held)
-                held += rest[:taken]
-                rest = rest[taken:]
-                yield bytes(held)
-                held.clear()
+                yield bytes(held + rest[:taken])
+                held, rest = bytearray(), rest[taken:]
+            while len(rest) >= PART:  # not copied
+                yield rest[:PART]
+                rest = rest[PART:]
             held += rest
     finally:
         if isinstance(chunks, AsyncGeneratorType):

@@ -11,6 +11,7 @@ import errno
 import fcntl
 import os
 import tempfile
+import threading
 import time
 from pathlib import Path
 from types import TracebackType
@@ -43,6 +44,7 @@ class Spool:
         """Whether its file is left to whoever goes on with it."""
         self._path: Path | None = None
         self._file: int | None = None
+        self._lock = threading.Lock()  # who is cancelled does not wait for the thread that writes
         if folder is not None:
             path = folder / f"{name}{manifest.transfer.hex()}-{manifest.index.hex()[:16]}{SUFFIX}"
             self._file = _taken(path, os.O_CREAT)
@@ -68,17 +70,24 @@ class Spool:
         os.ftruncate(self._descriptor, number * SEALED_PART if number < self.manifest.parts else self._end)
         return number
 
+    @property
+    def named(self) -> bool:
+        """Whether it has a file that another process may go on with, and that nobody else has meanwhile."""
+        return self._path is not None
+
     def write(self, number: int, sealed: bytes) -> None:
         """Keep a verified part.
 
         Raises:
             SpoolFull: The disk has no room for it.
+            ValueError: It was closed.
         """
         at, view = number * SEALED_PART, memoryview(sealed)
         try:
-            while view:
-                written = os.pwrite(self._descriptor, view, at)
-                at, view = at + written, view[written:]
+            with self._lock:
+                while view:
+                    written = os.pwrite(self._descriptor, view, at)
+                    at, view = at + written, view[written:]
         except OSError as error:
             if error.errno in _NO_ROOM:
                 raise SpoolFull(
@@ -96,12 +105,13 @@ class Spool:
         Args:
             keep: Leave the file to whoever goes on with it.
         """
-        descriptor, self._file = self._file, None
-        if descriptor is None:
-            return
-        if self._path is not None and not keep:
-            self._path.unlink(missing_ok=True)  # before the lock goes: whoever takes it up must not find it removed
-        os.close(descriptor)
+        with self._lock:
+            descriptor, self._file = self._file, None
+            if descriptor is None:
+                return
+            if self._path is not None and not keep:
+                self._path.unlink(missing_ok=True)  # before its lock goes: whoever takes it up must not find it removed
+            os.close(descriptor)
 
     def __del__(self) -> None:
         if getattr(self, "_file", None) is not None:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import io
-import os
-import secrets
 import tempfile
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterator
 from pathlib import Path
@@ -15,6 +13,7 @@ from typing import BinaryIO, Final, Protocol, TypeAlias
 from bridge.errors import InvalidArguments, PayloadTooLarge, UsageError
 from bridge.job import BYTES, INLINE_LIMIT, Content, encode
 from bridge.payload import PART, PartOpener
+from bridge.transfer.aside import Aside
 from bridge.transfer.spool import Spool
 
 IN_MEMORY: Final = 64 * 1024 * 1024
@@ -153,24 +152,10 @@ async def save(chunks: AsyncIterator[bytes], path: Path) -> Path:
     Raises:
         OSError: The file cannot be written; nothing of it is left.
     """
-    aside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.aside")
-    try:
-        # 0600: what was sealed stays private.
-        with os.fdopen(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-            async for chunk in chunks:
-                await asyncio.to_thread(file.write, chunk)
-            file.flush()
-            await asyncio.to_thread(os.fsync, file.fileno())
-        aside.replace(path)
-    except BaseException:
-        aside.unlink(missing_ok=True)
-        raise
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
-    return path
+    with Aside(path) as aside:
+        async for chunk in chunks:
+            await asyncio.to_thread(aside.write, chunk)
+        return await asyncio.to_thread(aside.land)
 
 
 # --- where the bytes are ---------------------------------------------------------------------------
@@ -262,7 +247,7 @@ class Once:
 
 
 class Spooled:
-    """Verified parts in a spool, opened as they are read."""
+    """Verified parts in a spool, opened as they are read; what has changed since does not open."""
 
     def __init__(self, spool: Spool, opener: PartOpener) -> None:
         self._spool, self._opener = spool, opener
@@ -273,7 +258,7 @@ class Spooled:
 
     async def chunks(self) -> AsyncIterator[bytes]:
         for number in range(self._opener.manifest.parts):
-            yield self._opener.open(number, self._spool.read(number))
+            yield self._opener.unseal(number, self._spool.read(number))
             await asyncio.sleep(0)
 
 
@@ -306,7 +291,7 @@ class _Reader(io.RawIOBase):
             return 0
         number, within = divmod(self._at, PART)
         if number != self._number:
-            self._number, self._part = number, self._opener.open(number, self._spool.read(number))
+            self._number, self._part = number, self._opener.unseal(number, self._spool.read(number))
         found = self._part[within : within + len(view)]
         view[: len(found)] = found
         self._at += len(found)

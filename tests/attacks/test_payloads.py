@@ -34,6 +34,7 @@ def spool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("BUNNY_SPOOL", str(tmp_path / "spool"))
     for module in (incoming, outgoing):
         monkeypatch.setattr(module, "PAUSE_S", 0.01)
+    monkeypatch.setattr(incoming, "MISSING_S", 0.1)
     monkeypatch.setattr(payloads, "TROUBLE_DELAY_S", 0.05)
     monkeypatch.setattr(payloads, "FULL_DELAY_S", 0.05)
     return tmp_path / "spool"

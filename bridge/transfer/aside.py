@@ -1,0 +1,92 @@
+"""A file in the making: written beside its name, which it gets once all of it is on the disk."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import threading
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+BEHIND: Final = 8 * 1024 * 1024
+"""After so many bytes the system begins to write them to the disk: the end need not wait for all of them."""
+
+
+class Aside:
+    """What is to be a file; a context manager that leaves nothing unless `land` was called. Blocks, as files do.
+
+    Args:
+        path: Its name.
+        mark: Tells it from others of the same name; one that an ended process left under it is replaced.
+    """
+
+    def __init__(self, path: Path, mark: str | None = None) -> None:
+        self._path = path
+        self._aside = path.with_name(f".{path.name}.{mark or secrets.token_hex(4)}.aside")
+        self._aside.unlink(missing_ok=True)
+        # 0600: what was sealed stays private.
+        self._file: int | None = os.open(self._aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        self._written = self._behind = 0
+        self._lock = threading.Lock()  # who is cancelled does not wait for the thread that writes
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        with self._lock:
+            if self._file is not None:
+                self._close()
+                self._aside.unlink(missing_ok=True)
+
+    def write(self, data: bytes | memoryview) -> None:
+        """Add to its end.
+
+        Raises:
+            OSError: It cannot be written.
+            ValueError: It was given up.
+        """
+        with self._lock:
+            descriptor, view = self._descriptor, memoryview(data)
+            while view:
+                written = os.write(descriptor, view)
+                view, self._written = view[written:], self._written + written
+            if self._written - self._behind >= BEHIND and hasattr(os, "posix_fadvise"):
+                # Pages that are not on the disk yet are not forgotten by this: it begins to write them.
+                length = self._written - self._behind
+                os.posix_fadvise(descriptor, self._behind, length, os.POSIX_FADV_DONTNEED)
+                self._behind = self._written
+
+    def land(self) -> Path:
+        """Have it on the disk, and give it its name.
+
+        Raises:
+            OSError: It cannot be.
+        """
+        with self._lock:
+            os.fsync(self._descriptor)
+            self._close()
+            try:
+                self._aside.replace(self._path)
+            except BaseException:
+                self._aside.unlink(missing_ok=True)
+                raise
+        folder = os.open(self._path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+        return self._path
+
+    @property
+    def _descriptor(self) -> int:
+        if self._file is None:
+            raise ValueError("the file was given up")
+        return self._file
+
+    def _close(self) -> None:
+        descriptor, self._file = self._file, None
+        if descriptor is not None:
+            os.close(descriptor)
