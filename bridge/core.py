@@ -19,6 +19,7 @@ from pydantic_core import to_json
 from bridge import strict_json
 from bridge.errors import BadFrame, Expired, FromTheFuture, UnknownVersion
 from bridge.subjects import DECIMAL, PRIORITIES, SESSION, JobKey, is_name
+from bridge.values import value
 from bridge.versions import newer
 
 MAX_CORE_LEN: Final = 4096
@@ -34,7 +35,7 @@ ACTIONS: Final = ("cancel",)
 """What a control may ask for."""
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Core:
     """Who says what to whom about which job. Times are milliseconds UTC; digests and kids are raw bytes."""
 

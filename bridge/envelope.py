@@ -27,6 +27,7 @@ from bridge.job import INLINE_LIMIT, Content, Status
 from bridge.keyring import Keyring
 from bridge.payload import Manifest, PartOpener
 from bridge.trust import Trust
+from bridge.values import value
 
 MAX_PRELUDE_LEN: Final = 1024
 WRAP_MAX_AGE_MS: Final = 300_000
@@ -42,7 +43,7 @@ K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Sealed:
     """A message ready to be sent."""
 
@@ -52,7 +53,7 @@ class Sealed:
     """SHA-256 of everything before the signature block: what a result names its job by."""
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Authenticated:
     """A message whose author, authority and integrity are known, and whose content is still sealed."""
 
@@ -63,7 +64,7 @@ class Authenticated:
     ciphertext: bytes = field(repr=False)
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Opened:
     """A message's content."""
 
@@ -94,7 +95,7 @@ class Wrap:
         return self.keys.secret
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Draft:
     """What is to be sealed: ``core`` without ``sender_kid`` and ``wrap_id``, which the sealer adds."""
 
@@ -115,7 +116,7 @@ class Draft:
 # --- sealing ---------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Unsigned:
     """A message that is sealed and not yet signed."""
 

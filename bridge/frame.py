@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final
 
 from bridge import core as cores
@@ -12,6 +11,7 @@ from bridge import crypto
 from bridge.core import Core
 from bridge.crypto import MAX_TREE, SIGNATURE_LEN, WRAP_LEN
 from bridge.errors import BadFrame
+from bridge.values import value
 
 MAGIC: Final = b"RB1\0"
 MAX_RECIPIENTS: Final = 8
@@ -21,7 +21,7 @@ _WRAPPED_LEN: Final = 32 + WRAP_LEN
 _SHORT: Final = "the envelope is shorter than it says"
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Frame:
     """An envelope taken apart, **not verified**."""
 

@@ -20,6 +20,7 @@ from pydantic_core import from_json
 
 from bridge import subjects
 from bridge.errors import ConfigurationError, InvalidArguments, UsageError
+from bridge.values import value
 
 A = TypeVar("A")
 R = TypeVar("R")
@@ -101,7 +102,7 @@ class Kind(Generic[A, R]):
                 raise ConfigurationError(f"Kind: {text!r} cannot name a {what}; use at most 63 of a-z, 0-9, - and _")
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Content:
     """Bytes and what they are: XML, Protobuf or anything else travels as this."""
 

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Final, Protocol, TypeAlias
 
 from bridge.errors import NotConnected
+from bridge.values import value
 
 MAX_MESSAGE: Final = 768 * 1024
 """Bytes of one message's data, far below every server's ``max_payload``: what is too large for the other side of a
@@ -23,7 +24,7 @@ Unsubscribe: TypeAlias = Callable[[], Awaitable[None]]
 """Ends a subscription. It never raises."""
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Message:
     """A message as the broker has it. Headers are hints for people and tools, never trusted."""
 
@@ -32,7 +33,7 @@ class Message:
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Delivery:
     """A message that a consumer delivered; it must be settled (acked, nak'd, or left to its ack wait)."""
 
@@ -46,7 +47,7 @@ class Delivery:
     """By `time.monotonic`, when it was sent at the earliest, if it comes so late that it had been given up for lost."""
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class PubAck:
     """The server stored the message. It says nothing about the other cloud."""
 

@@ -33,6 +33,7 @@ from bridge.envelope import Wrap
 from bridge.errors import Refusal
 from bridge.job import Content
 from bridge.payload import Manifest
+from bridge.values import value
 
 
 class Retry(Exception):
@@ -94,7 +95,7 @@ class Sent:
     manifest: Manifest
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Done:
     """The handler returned this."""
 

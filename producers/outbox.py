@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import secrets
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import structlog
@@ -36,6 +35,7 @@ from bridge.transfer import Payload, Withdrawals, send
 from bridge.transfer.outgoing import Told
 from bridge.transfer.value import pack
 from bridge.transport import Transport
+from bridge.values import value
 from producers.copies import Copies, Copy, address
 from producers.sequences import Sequences
 from producers.terms import Terms, Times
@@ -50,7 +50,7 @@ _E = TypeVar("_E", bound=BaseException)
 _log = structlog.get_logger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Parcel:
     """A sealed job, and the span of its sending, which whoever stores it ends."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import datetime, timedelta
 from typing import Any, Final, Literal, NamedTuple, TypeAlias, get_args
 
@@ -12,6 +12,7 @@ from bridge.durations import seconds
 from bridge.errors import ConfigurationError, UsageError
 from bridge.identity import Connection, QueueSettings
 from bridge.job import JobToken, Kind
+from bridge.values import value
 
 Priority: TypeAlias = Literal["high", "normal", "low"]
 PRIORITIES: Final = get_args(Priority)
@@ -25,7 +26,7 @@ class Times(NamedTuple):
     expires: int
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Terms:
     """What a submit asks for.
 

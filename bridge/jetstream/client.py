@@ -13,6 +13,8 @@ from nats.aio.client import Client
 from nats.errors import AuthorizationError
 
 CLOSE_TIMEOUT_S: Final = 2.0
+_PLAIN: Final = b"NATS/1.0\r\n"
+_END: Final = b"\r\n\r\n"
 
 log = structlog.get_logger("bridge.jetstream")
 
@@ -24,6 +26,12 @@ class TolerantClient(Client):
         # Private to nats-py, whose reading stops for good, without a reconnect, at a status that is not UTF-8 or a
         # block too short: one message of any producer would silence every worker it is delivered to.
         try:
+            if (
+                headers and headers.startswith(_PLAIN) and headers.endswith(_END)
+            ):  # as of all but the server's own: at a fifth of the price
+                with contextlib.suppress(ValueError):
+                    lines = headers[len(_PLAIN) : -len(_END)].decode("ascii").split("\r\n")
+                    return dict(_header(line) for line in lines)
             return await super()._process_headers(headers)
         except Exception:
             log.warning("headers_unreadable", bytes=len(headers))
@@ -56,6 +64,11 @@ def show_as(client: Client, nkeys_seed_str: str, tls: ssl.SSLContext) -> None:
         pair = nkeys.from_seed(bytearray(nkeys_seed_str.encode()))
         client._nkeys_seed_str, client._public_nkey = nkeys_seed_str, pair.public_key.decode()
         pair.wipe()
+
+
+def _header(line: str) -> tuple[str, str]:
+    name, value = line.split(": ", 1)
+    return name, value
 
 
 def is_unauthorized(said: object) -> bool:
