@@ -47,16 +47,25 @@ class PublicIdentity:
     sign: tuple[VerifyKey, ...]
     kem: tuple[tuple[int, KemPublicKey], ...]
     """Epoch and key."""
+    nkey_also: str | None = None
+    """Another NKey that servers accept, while one takes the other's place."""
+
+    @property
+    def nkeys(self) -> tuple[str, ...]:
+        """Those that servers accept."""
+        return (self.nkey,) if self.nkey_also is None else (self.nkey, self.nkey_also)
 
     def to_json(self) -> str:
         """The file's text, ending in a newline."""
-        value = {
+        value: strict_json.Object = {
             "version": 1,
             "name": self.name,
             "nkey": self.nkey,
             "sign": [{"kid": k.kid.hex(), "public": b64(k.public)} for k in self.sign],
             "kem": [{"kid": k.kid.hex(), "public": b64(k.public), "epoch": e} for e, k in self.kem],
         }
+        if self.nkey_also is not None:
+            value["nkey_also"] = self.nkey_also
         return _pretty(value)
 
     @classmethod
@@ -68,12 +77,14 @@ class PublicIdentity:
         """
         value = _read_json(path)
         try:
-            _fields(value, {"version", "name", "nkey", "sign", "kem"})
+            also = {"nkey_also"} & set(value)
+            _fields(value, {"version", "name", "nkey", "sign", "kem"} | also)
             public = cls(
                 name=value["name"],
                 nkey=value["nkey"],
                 sign=tuple(VerifyKey(unb64(k["public"])) for k in value["sign"]),
                 kem=tuple((k["epoch"], KemPublicKey(unb64(k["public"]))) for k in value["kem"]),
+                nkey_also=value.get("nkey_also"),
             )
             for key in value["sign"]:
                 strict_json.expect_keys(key, {"kid", "public"})
@@ -83,7 +94,7 @@ class PublicIdentity:
                 raise ValueError
             stated = [k["kid"] for k in value["sign"]] + [k["kid"] for k in value["kem"]]
             actual = [k.kid.hex() for k in public.sign] + [k.kid.hex() for _, k in public.kem]
-            if stated != actual or not crypto.is_nkey(public.nkey) or type(public.name) is not str:
+            if stated != actual or type(public.name) is not str or not all(map(crypto.is_nkey, public.nkeys)):
                 raise ValueError
         except WeakKey as error:
             raise ConfigurationError(f"{path}: {error}") from None
@@ -129,17 +140,21 @@ class Identity:
             tuple((k.epoch, KemPublicKey(k.public)) for k in self.kem),
         )
 
-    def save(self, folder: Path) -> Path:
+    def save(self, folder: Path, *, over: bool = False) -> Path:
         """Write ``identity.json`` (0600), making the folder 0700, and the NKey's seed as other programs read it.
 
         Those are the leaf's server for a link, and the ``nats`` CLI for everybody else.
+
+        Args:
+            folder: The identity folder.
+            over: Take the place of what is there, as a rotation does that has kept what is still needed.
 
         Raises:
             ConfigurationError: The folder holds an identity already: keys are never overwritten.
         """
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         path = folder / IDENTITY_FILE
-        if path.exists():
+        if path.exists() and not over:
             raise ConfigurationError(f"{path}: exists already; private keys are never overwritten")
         value = {
             "version": 1,
@@ -208,7 +223,7 @@ def load_keys(folder: Path, names: Iterable[str]) -> dict[str, PublicIdentity]:
         path = folder / f"{name}.json"
         public = keys[name] = PublicIdentity.load(path)
         used: list[bytes | str] = [
-            public.nkey,
+            *public.nkeys,
             *(k.kid for k in public.sign),
             *(k.kid for _, k in public.kem),
         ]

@@ -31,6 +31,7 @@ from bridge.cli import (
 )
 from bridge.cli.demo import command as demo
 from bridge.cli.drill import command as drill
+from bridge.cli.rotate import command as rotate
 
 COMMANDS: Final[tuple[Callable[[typer.Typer], None], ...]] = (
     init.register,
@@ -40,6 +41,7 @@ COMMANDS: Final[tuple[Callable[[typer.Typer], None], ...]] = (
     keys.register,
     trust.register,
     pki.register,
+    rotate.register,
     render.register,
     explain.register,
     provision.register,

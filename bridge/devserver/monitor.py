@@ -58,6 +58,17 @@ async def links(port: int) -> int:
     return int(body["leafnodes"])
 
 
+async def connected(port: int) -> dict[str, list[str]]:
+    """The names of the connections of each NKey that is connected to the server."""
+    _, body = await get(port, "/connz?auth=1&limit=100000")
+    found: dict[str, list[str]] = {}
+    for each in body.get("connections") or ():
+        found.setdefault(str(each.get("nkey") or each.get("authorized_user") or ""), []).append(
+            str(each.get("name", ""))
+        )
+    return found
+
+
 async def copies(port: int) -> dict[str, bool]:
     """Streams that copy from another cloud, and whether they hear from it now; of a cluster, one server does."""
     _, body = await get(port, COPIES)

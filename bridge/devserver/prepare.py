@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from bridge.identity import CA_FILE, IDENTITY_FILE, LEAF_SEED_FILE, ROOTS_FILE, 
 from bridge.policy import Policy, Role
 from bridge.render import render
 from bridge.roots import load_roots, save_root
+from bridge.rotation import published
 from bridge.trust import Trust
 
 
@@ -32,25 +33,27 @@ def prepare(policy: Policy, folder: Folder, *, hosts: Sequence[str] = pki.DEVELO
         folder: Where everything is made.
         hosts: Names and addresses that servers are dialled by besides those of the policy.
     """
-    keys = _identities(policy, folder)
-    _trust(policy, folder, keys)
+    keys = publish(policy, folder)
+    sign(policy, folder, keys)
     _certificates(policy, folder, hosts)
     _rendered(policy, folder, keys)
-    _hand_out(policy, folder)
+    hand_out(policy, folder)
 
 
-def _identities(policy: Policy, folder: Folder) -> dict[str, PublicIdentity]:
+def publish(policy: Policy, folder: Folder) -> dict[str, PublicIdentity]:
+    """Make the identities that are missing, and write the public halves of all as they would be reviewed."""
     keys = {}
     for name, entry in policy.identities.items():
         place = folder.identity(name)
         if not (place / IDENTITY_FILE).exists():
             Identity.generate(name, link=entry.role is Role.LINK).save(place)
-        keys[name] = Identity.load(place).public()
+        keys[name] = published(place)
         _write_if_new(folder.keys / f"{name}.json", keys[name].to_json())
     return keys
 
 
-def _trust(policy: Policy, folder: Folder, keys: dict[str, PublicIdentity]) -> None:
+def sign(policy: Policy, folder: Folder, keys: Mapping[str, PublicIdentity]) -> int:
+    """Sign a bundle anew if it would say something else than the one there is; its version."""
     while len(roots := load_roots(folder.roots)) < policy.trust.threshold:
         save_root(SigningKey.generate(), folder.roots)
     public = bundle.build_roots(policy.bridge, policy.trust.threshold, [VerifyKey(root.public) for root in roots])
@@ -63,8 +66,9 @@ def _trust(policy: Policy, folder: Folder, keys: dict[str, PublicIdentity]) -> N
         wanted = json.loads(bundle.build_payload(policy, keys, version, now))
         fresh = now < (before["issued"] + before["expires"]) / 2
         if fresh and _lasting(before) == _lasting(wanted) and _verifies(signed, public, now):
-            return
+            return version - 1
     write_file(path, bundle.sign_payload(bundle.build_payload(policy, keys, version, now), roots))
+    return version
 
 
 def _lasting(value: Any) -> Any:  # noqa: ANN401 - JSON
@@ -103,7 +107,8 @@ def _rendered(policy: Policy, folder: Folder, keys: dict[str, PublicIdentity]) -
             write_file(folder.rendered / entry.cloud / LEAF_SEED_FILE, seed, private=True)
 
 
-def _hand_out(policy: Policy, folder: Folder) -> None:
+def hand_out(policy: Policy, folder: Folder) -> None:
+    """Deliver bundle, roots and authorities to every identity folder."""
     for name, entry in policy.identities.items():
         place = folder.identity(name)
         for file in (TRUST_FILE, ROOTS_FILE):

@@ -152,17 +152,9 @@ class Server:
             ConfigurationError: The server refused the new configuration and keeps the old one.
             TransportError: It does not run, or did not answer in time.
         """
-        if self._process is None or self.pid is None:
+        if self.pid is None:
             raise TransportError(f"{self.name}: the server does not run, so it cannot reload")
-        before, start = await self._loaded(), self.log.stat().st_size
-        self._process.send_signal(signal.SIGHUP)
-
-        async def applied() -> bool:
-            if failed := [line for line in self._lines(start) if "Failed to reload" in line]:
-                raise ConfigurationError(f"{self.name}: {_told(failed[-1])}")
-            return (await self._loaded()) != before
-
-        await monitor.until(applied, timeout, f"{self.name}: configuration reloaded (see {self.log})")
+        await hang_up(self.name, self.pid, self.monitor_port, self.log, timeout)
 
     async def ended(self) -> None:
         """Wait until the server ends without having been stopped or killed here.
@@ -189,19 +181,46 @@ class Server:
             raise ConfigurationError(f"{self.name}: the server did not start ({words}); see {self.log}")
         return await monitor.healthy(self.monitor_port)
 
-    async def _loaded(self) -> str:
-        _, body = await monitor.get(self.monitor_port, "/varz")
-        return str(body["config_load_time"])
-
     def _last_words(self) -> str:
         lines = self._lines(self._log_start)
         fatal = [line for line in lines if "[FTL]" in line or line.startswith("nats-server:")] or lines
         return _told(fatal[-1]) if fatal else "without a word"
 
     def _lines(self, start: int) -> list[str]:
-        with self.log.open("rb") as file:
-            file.seek(start)
-            return file.read().decode(errors="replace").splitlines()
+        return _lines(self.log, start)
+
+
+async def hang_up(name: str, pid: int, monitor_port: int, log: Path, timeout: float = 10.0) -> None:
+    """Have a server of this machine apply changed configuration files (SIGHUP), and wait until it has.
+
+    Raises:
+        ConfigurationError: The server refused the new configuration and keeps the old one.
+        TransportError: It does not run, or did not answer in time.
+    """
+
+    async def loaded() -> str:
+        _, body = await monitor.get(monitor_port, "/varz")
+        return str(body["config_load_time"])
+
+    before, start = await loaded(), _size(log)
+    os.kill(pid, signal.SIGHUP)
+
+    async def applied() -> bool:
+        if failed := [line for line in _lines(log, start) if "Failed to reload" in line]:
+            raise ConfigurationError(f"{name}: {_told(failed[-1])}")
+        return (await loaded()) != before
+
+    await monitor.until(applied, timeout, f"{name}: configuration reloaded (see {log})")
+
+
+def _size(log: Path) -> int:
+    return log.stat().st_size
+
+
+def _lines(log: Path, start: int) -> list[str]:
+    with log.open("rb") as file:
+        file.seek(start)
+        return file.read().decode(errors="replace").splitlines()
 
 
 def _told(line: str) -> str:

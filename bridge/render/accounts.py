@@ -59,7 +59,7 @@ def accounts_conf(policy: Policy, keys: Mapping[str, PublicIdentity], cloud: Clo
     }
     for identity in here:
         accounts[identity.name] = {
-            "users": [_user(policy, keys, identity)],
+            "users": _users(policy, keys, identity),
             "imports": [
                 _import(_KINDS[grant.kind], grant.subject, _source(grant, cloud)) for grant in grants(policy, identity)
             ],
@@ -86,9 +86,10 @@ def _source(grant: Grant, cloud: Cloud) -> str:
     return cloud.account if grant.cloud == cloud.name else LINK_ACCOUNT
 
 
-def _user(policy: Policy, keys: Mapping[str, PublicIdentity], identity: IdentityEntry) -> Value:
-    allowed = permissions(policy, identity)
-    return Noted(f"{identity.name}: {identity.role}", _nkey(keys[identity.name].nkey, "STANDARD", allowed))
+def _users(policy: Policy, keys: Mapping[str, PublicIdentity], identity: IdentityEntry) -> list[Value]:
+    """One user, and another with the same rights while one NKey takes the other's place."""
+    allowed, note = permissions(policy, identity), f"{identity.name}: {identity.role}"
+    return [Noted(note, _nkey(nkey, "STANDARD", allowed)) for nkey in keys[identity.name].nkeys]
 
 
 def _link_users(
@@ -99,10 +100,11 @@ def _link_users(
     return [
         Noted(
             f"{name}: the link from {identity.cloud}; publish is what comes from there, subscribe what goes there",
-            _nkey(keys[name].nkey, "LEAFNODE", link_permissions(policy, crossing)),
+            _nkey(nkey, "LEAFNODE", link_permissions(policy, crossing)),
         )
         for name, identity in sorted(policy.identities.items())
         if identity.role is Role.LINK
+        for nkey in keys[name].nkeys
     ]
 
 

@@ -1,0 +1,1 @@
+"""``bunny rotate``: other keys in the place of those in use, while jobs flow."""

@@ -1,0 +1,80 @@
+"""What is still stored that was signed with a key, or is sealed to it: read from the streams, as an inspector may."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Final
+
+from bridge import frame
+from bridge.core import MAX_LIFETIME_MS
+from bridge.errors import Refusal
+from bridge.policy import Policy
+from bridge.render.streams import DEAD_AGE_S, plan
+from bridge.transport import Transport
+
+PAGE: Final = 500
+"""Messages asked for at once; a server ends a page after 1 MiB in any case."""
+_WITHOUT: Final = ("PARTS_", "SLOTS_", "REFUSED_")
+"""Streams whose messages need no key: parts are opened by the secret of the message that names them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Leftover:
+    """A message that needs a key."""
+
+    stream: str
+    subject: str
+    issued: int
+    """Milliseconds UTC, as its author says."""
+
+
+async def left(
+    transport: Transport, policy: Policy, cloud: str, kids: Collection[bytes], *, timeout: float = 30.0
+) -> dict[bytes, Leftover]:
+    """For each key that signed something that one cloud stores, or that something is sealed to, one such message.
+
+    Args:
+        transport: A connection to that cloud, of an identity that may read its streams.
+        policy: Names the streams.
+        cloud: The cloud.
+        kids: The keys.
+        timeout: Seconds for a page.
+
+    Raises:
+        TransportError: A stream could not be read: then nobody knows.
+    """
+    found: dict[bytes, Leftover] = {}
+    for stream in plan(policy, cloud)["streams"]:
+        name = str(stream["name"])
+        if not name.startswith(_WITHOUT):
+            await _look(transport, name, set(kids), found, timeout)
+    return found
+
+
+async def _look(
+    transport: Transport, stream: str, kids: set[bytes], found: dict[bytes, Leftover], timeout: float
+) -> None:
+    """Read a stream until each of the keys was found somewhere, or to its end."""
+    first = 1
+    while kids - found.keys():
+        messages = await transport.read(stream, ">", first=first, most=PAGE, timeout=timeout)
+        if not messages:
+            return
+        for message in messages:
+            try:
+                parsed = frame.parse(message.data)
+            except Refusal:  # what nobody can read needs no key
+                continue
+            for kid in kids & {parsed.kid, *(kid for kid, _ in parsed.wraps)}:
+                found.setdefault(kid, Leftover(stream, message.subject, parsed.core.issued))
+        first = int(messages[-1].headers["Nats-Sequence"]) + 1
+
+
+def keep_ms(policy: Policy) -> int:
+    """The longest that a message, or what follows from it, may wait after it was made: for who cannot look.
+
+    A job lives for 31 days at most, its dead letter for 30, its result for its queue's ``result_ttl``.
+    """
+    results = max((queue.result_ttl_ms for queue in policy.queues.values()), default=0)
+    return MAX_LIFETIME_MS + max(DEAD_AGE_S * 1000, results)
