@@ -57,9 +57,9 @@ class Core:
     job_digest: bytes = b""
     """All but jobs: the digest of the job they speak of."""
     attempt: int = 0
-    """Results, starts and events: which attempt this was, from 1; 0 where the job never ran."""
+    """Results, starts, events and segments: which attempt this was, from 1; 0 where the job never ran."""
     worker: str = ""
-    """Results, starts and events: the name of the process, for people."""
+    """Results, starts, events and segments: the name of the process, for people."""
     action: str = ""
     """Controls only: what is asked of the workers."""
     producer: str = ""
@@ -78,6 +78,16 @@ class Core:
     """The same: SHA-256 of the digests of all parts."""
     length: int = 0
     """The same: bytes of the payload; 0 where all of the message travels inline."""
+    run: int = 0
+    """Segments only (`bridge.segments`): which beginning of the stream it belongs to, from 1."""
+    segment: int = 0
+    """Segments only: its number in the run, from 0."""
+    previous: bytes = b""
+    """Segments only: the digest of the one before it; zeros of the first."""
+    records: int = 0
+    """Segments only: how many records the run has with this one."""
+    size: int = 0
+    """Segments only: how many bytes these records have."""
     _key: JobKey | None = field(default=None, init=False, repr=False, compare=False)
 
     def hints(self) -> dict[str, str]:
@@ -282,9 +292,9 @@ def _hex(length: int) -> Callable[[object], bytes]:
     return read
 
 
-def _whole(most: int) -> Callable[[object], int]:
+def _whole(most: int, least: int = 0) -> Callable[[object], int]:
     def read(value: object) -> int:
-        if type(value) is int and 0 <= value <= most:
+        if type(value) is int and least <= value <= most:
             return value
         raise ValueError
 
@@ -312,17 +322,8 @@ def _known(attribute: str, length: int) -> _Field:
 _TIME: Final = _whole(2**53 - 1)
 
 
-def _time(value: object) -> int:
-    """A time that says something: an absent one is left out, and never 0."""
-    if (time := _TIME(value)) == 0:
-        raise ValueError
-    return time
-
-
-def _length(value: object) -> int:
-    if (length := _whole(MAX_PAYLOAD)(value)) == 0:
-        raise ValueError
-    return length
+_time: Final = _whole(2**53 - 1, 1)
+"""A time that says something: an absent one is left out, and never 0."""
 
 
 _ABOUT: Final[Mapping[str, _Field]] = {
@@ -343,11 +344,19 @@ _ANSWER: Final[Mapping[str, _Field]] = {
 }
 _WRAPPED: Final[Mapping[str, _Field]] = {"wrap_id": _known("wrap_id", 16)}
 _ORDER: Final[Mapping[str, _Field]] = {"job_digest": _ANSWER["job_digest"]}
+_CHAIN: Final[Mapping[str, _Field]] = {
+    "run": _plain("run", _whole(2**31, 1)),
+    "segment": _plain("segment", _whole(2**31)),
+    "previous": _bytes("previous", 32),
+    "records": _plain("records", _whole(2**53 - 1, 1)),
+    "bytes": _plain("size", _whole(MAX_PAYLOAD)),
+}
 _FIELDS: Final[Mapping[str, Mapping[str, _Field]]] = {
     "job": {**_ABOUT, **_WRAPPED, "priority": _plain("priority", _one_of(*PRIORITIES))},
     "result": {**_ABOUT, **_WRAPPED, **_ANSWER},
     "start": {**_ABOUT, **_ANSWER},
     "event": {**_ABOUT, **_WRAPPED, **_ANSWER},
+    "segment": {**_ABOUT, **_WRAPPED, **_ANSWER, **_CHAIN},
     "control": {**_ABOUT, **_WRAPPED, **_ORDER, "action": _plain("action", _one_of(*ACTIONS))},
     "replay": {**_ABOUT, **_WRAPPED, **_ORDER, "producer": _plain("producer", _name)},
 }
@@ -360,13 +369,14 @@ _LATER: Final[Mapping[str, _Field]] = {
 _IN_PARTS: Final[Mapping[str, _Field]] = {
     "transfer": _bytes("transfer", 16),
     "index": _bytes("index", 32),
-    "length": _plain("length", _length),
+    "length": _plain("length", _whole(MAX_PAYLOAD, 1)),
 }
 _OPTIONAL: Final[Mapping[str, Mapping[str, _Field]]] = {
     "job": {**_TRACED, **_LATER, **_TAGGED, **_IN_PARTS},
     "result": {**_TRACED, **_TAGGED, **_IN_PARTS},
     "start": {},
     "event": {},
+    "segment": {**_TAGGED},
     "control": {},
     "replay": {},
 }

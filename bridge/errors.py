@@ -24,11 +24,12 @@
     │   └── IdentityRevoked     it has not, or no longer, the key that this identity signs with
     ├── Refusal               the message's sender: a message that must not be acted on
     │   ├── BadFrame, UnknownVersion, UnknownKey, BadSignature, NotAuthorised, WrongSubject,
-    │   └── WrongRecipient, Expired, FromTheFuture, BadSeal, BadPrelude, BadPart, IdReused
+    │   └── WrongRecipient, Expired, FromTheFuture, BadSeal, BadPrelude, BadPart, BadSegment, IdReused
     └── JobError              the job's author: how a job ended
         ├── JobFailed           the handler failed for good; `type` and `message` are the worker's words
         ├── JobCancelled        a worker's signed word that it ended because the producer asked for it
         ├── DeadlineExceeded    a worker's signed word that the job was too late to run
+        ├── StreamRestarted     a later attempt writes its records anew: those read so far are void
         ├── OutcomeUnknown      no result in time: the job may run, may have run, may yet answer
         └── FencePoisoned       a result stands for the job that does not verify
 
@@ -239,6 +240,10 @@ class BadPart(Refusal):
     """A part of a payload, or its index, is not the one that the message's author signed."""
 
 
+class BadSegment(Refusal):
+    """A segment of streamed records is not the one that follows, or the stream does not end as its result says."""
+
+
 class IdReused(Refusal):
     """The job has the id of another one, whose bytes were begun or answered before."""
 
@@ -280,6 +285,10 @@ class JobCancelled(JobError):
 
 class DeadlineExceeded(JobError):
     """A worker's signed word that the job's deadline passed before it could be done."""
+
+
+class StreamRestarted(JobError):
+    """A later attempt writes the records of the job anew: what was read of them before is void. Read them again."""
 
 
 class OutcomeUnknown(JobError):

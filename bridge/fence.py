@@ -40,7 +40,7 @@ class OtherBytes(WrongSubject):
 def authenticate_answer(
     opener: Opener,
     data: bytes,
-    type: Literal["result", "start", "event"],
+    type: Literal["result", "start", "event", "segment"],
     key: JobKey,
     job_digest: bytes | None,
     workers: str,

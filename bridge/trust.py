@@ -227,8 +227,8 @@ class Trust:
     ) -> None:
         """Check that one principal may send another a message of this type.
 
-        A grant lets ``from`` send jobs and controls to ``to``, and ``to`` answer with starts, events and results. An
-        operator of the workers' cloud may order a replay of any job that a grant allows.
+        A grant lets ``from`` send jobs and controls to ``to``, and ``to`` answer with starts, events, segments and
+        results. An operator of the workers' cloud may order a replay of any job that a grant allows.
 
         Args:
             type_: The message's type.
@@ -244,7 +244,7 @@ class Trust:
         match type_:
             case "job" | "control":
                 allowed = kind in self._granted.get((queue, sender, recipient), ())
-            case "result" | "start" | "event":
+            case "result" | "start" | "event" | "segment":
                 allowed = kind in self._granted.get((queue, recipient, sender), ())
             case "replay":
                 operator, worker = self.peer(sender), self.peer(recipient)

@@ -28,7 +28,8 @@ from consumers.isolation import names
 from consumers.limits import Backoff, backoff
 from consumers.payloads import Hindered, Payloads, given
 from consumers.progress import Reports
-from consumers.verdict import Cancelled, Reject, Retry, Snooze, TooLate, Verdict
+from consumers.streaming import Streams
+from consumers.verdict import Cancelled, Done, Reject, Retry, Snooze, TooLate, Verdict
 
 _Arguments = AbstractAsyncContextManager[Any]
 
@@ -41,6 +42,7 @@ class Attempts:
     Args:
         opener: Opens the arguments.
         payloads: Fetches those in parts, and stores such results.
+        streams: Stores what handlers yield while they run.
         cancels: Stops handlers of jobs that are cancelled.
         reports: Tells how far handlers are.
         threads: Where plain functions run.
@@ -52,6 +54,7 @@ class Attempts:
         self,
         opener: Opener,
         payloads: Payloads,
+        streams: Streams,
         cancels: Cancels,
         reports: Reports,
         threads: ThreadPool,
@@ -59,7 +62,7 @@ class Attempts:
         signals: Signals,
     ) -> None:
         self._opener = opener
-        self._payloads = payloads
+        self._payloads, self._streams = payloads, streams
         self._cancels = cancels
         self._reports = reports
         self._threads = threads
@@ -119,16 +122,20 @@ class Attempts:
     async def _outcome(self, case: Case, handler: Handler, arguments: _Arguments, job: Job) -> tuple[Verdict, str]:
         """Run a handler: the verdict, and the name of what it raised."""
         if handler.isolation is None:
-            return await self._timed(case, handler, arguments, partial(self._call, handler, job))
+            return await self._timed(case, handler, arguments, partial(self._here, case, handler, job))
         try:
             async with self._children.one(handler.isolation) as child:  # its start is not the handler's time
-                call = partial(child.run, job, min(case.settings.max_payload, IN_MEMORY), case.settings.errors)
-                return await self._timed(case, handler, arguments, call)
+                limit, errors = min(case.settings.max_payload, IN_MEMORY), case.settings.errors
+
+                async def apart(args: Any) -> Done:
+                    return await self._payloads.result(case, await child.run(job, limit, errors, args))
+
+                return await self._timed(case, handler, arguments, apart)
         except WorkerProcessDied as error:
             return self._failed(case, handler, error)
 
     async def _timed(
-        self, case: Case, handler: Handler, arguments: _Arguments, call: Callable[[Any], Awaitable[Any]]
+        self, case: Case, handler: Handler, arguments: _Arguments, call: Callable[[Any], Awaitable[Done]]
     ) -> tuple[Verdict, str]:
         late = (case.core.expires - now_ms()) / 1000
         limit = min(late, handler.limits.timeout_s or late)
@@ -136,7 +143,7 @@ class Attempts:
         try:
             # A payload is read and a result's is stored within the handler's time, and its arguments last until then.
             async with case.stop, asyncio.timeout(limit) as clock, arguments as args:
-                return await self._payloads.result(case, await call(args)), ""
+                return await call(args), ""
         except Hindered as hindered:
             return hindered.verdict, hindered.reason
         except Cancelled as cancelled:
@@ -186,8 +193,14 @@ class Attempts:
             self._tracer.start(Operation.RECEIVE, destination, seen, parent=core.traceparent, start_ms=issued).end()
         case.span = self._tracer.start(Operation.PROCESS, destination, seen, parent=core.traceparent)
 
-    async def _call(self, handler: Handler, job: Job, args: Any) -> object:
+    async def _here(self, case: Case, handler: Handler, job: Job, args: Any) -> Done:
+        """Run a handler in this process, and have its result stored as far as it is in parts, or streams."""
         arguments = (args, job) if handler.takes_job else (args,)
+        if handler.yields:
+            return await self._streams.run(case, job._written, partial(handler.function, *arguments))
+        return await self._payloads.result(case, await self._call(handler, arguments))
+
+    async def _call(self, handler: Handler, arguments: tuple[Any, ...]) -> object:
         if handler.is_async:
             value = handler.function(*arguments)
         else:

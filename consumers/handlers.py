@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Final, Protocol, TypeVar, overload
 
 from bridge.errors import ConfigurationError
 from bridge.identity import Connection, QueueSettings
-from bridge.job import CANARY, Kind
+from bridge.job import CANARY, INLINE_LIMIT, Kind
 from bridge.transfer import Payload
 from consumers.isolation import Isolation
 from consumers.limits import Limits
 from consumers.stop import Stop
 from consumers.verdict import Cancelled
+from consumers.written import Written
 
 Function = Callable[..., Any]
 A = TypeVar("A")
@@ -59,6 +60,7 @@ class Job:
     traceparent: str | None = None
     _stop: Stop = field(default_factory=Stop, repr=False, compare=False)
     _report: Callable[[float, str], None] = field(default=_to_nobody, repr=False, compare=False)
+    _written: Written = field(default_factory=Written, repr=False, compare=False)
 
     def progress(self, fraction: float, text: str = "") -> Awaitable[None]:
         """Tell the producer how far the job is; it neither fails nor waits for the network.
@@ -72,6 +74,22 @@ class Job:
         """
         self._report(fraction, text)
         return _TOLD
+
+    @property
+    def written(self) -> int:
+        """Of a handler that yields records: how many of an earlier attempt stand."""
+        return self._written.count
+
+    def resume(self) -> int:
+        """Go on after the records that stand, instead of starting over; to be called before the first ``yield``.
+
+        Returns:
+            How many they are: those that the handler is not to yield again; 0 where there are none.
+
+        Raises:
+            UsageError: The handler has yielded already.
+        """
+        return self._written.resume()
 
     @property
     def cancelled(self) -> bool:
@@ -111,6 +129,10 @@ class Register(Protocol[A, R]):
     """The decorator for a typed contract: what it takes, for the type checker."""
 
     @overload
+    def __call__(self, function: Callable[[A, Job], AsyncIterator[R]], /) -> Callable[[A, Job], AsyncIterator[R]]: ...
+    @overload
+    def __call__(self, function: Callable[[A], AsyncIterator[R]], /) -> Callable[[A], AsyncIterator[R]]: ...
+    @overload
     def __call__(
         self, function: Callable[[A, Job], Coroutine[Any, Any, R]], /
     ) -> Callable[[A, Job], Coroutine[Any, Any, R]]: ...
@@ -136,6 +158,8 @@ class Handler:
     limits: Limits = field(default_factory=Limits)
     isolation: Isolation | None = None
     """Of what runs in a process of its own."""
+    yields: bool = False
+    """Whether it is an async generator, whose records stream to the producer while it runs."""
     stream: bool = False
     """Whether it takes a payload's parts as they come, each verified, before there are all."""
 
@@ -172,6 +196,8 @@ class Handlers:
             )
         if handler.args is Payload and isolation is not None:
             raise ConfigurationError(f"{name}: a process of its own takes no Payload; let it take bytes, up to 64 MiB")
+        if handler.yields and isolation is not None:
+            raise ConfigurationError(f"{name}: a process of its own yields no records; let it return them")
         if stream and handler.args is not Payload:
             raise ConfigurationError(f"{name}: stream=True is for a handler that takes a Payload")
         self._handlers[queue, kind] = replace(handler, limits=limits, isolation=isolation, stream=stream)
@@ -204,6 +230,11 @@ class Handlers:
                 raise ConfigurationError(
                     f"{connection.identity} does not work queue {handler.queue!r}; "
                     f"bridge.yaml lets it work {', '.join(sorted(granted)) or 'none'}"
+                )
+            if handler.yields and granted[handler.queue].max_payload <= INLINE_LIMIT:
+                raise ConfigurationError(
+                    f"queue {handler.queue!r} has no room for records that a handler yields: they are stored as parts; "
+                    f"let bridge.yaml give it a max_payload above {INLINE_LIMIT // 1024}KiB"
                 )
             if handler.kind not in granted[handler.queue].kinds:
                 raise ConfigurationError(
@@ -239,13 +270,14 @@ def read(name: str, queue: str, kind: str, function: Function) -> Handler:
             f"{name}: its second parameter is annotated {_type_name(taken[1].annotation)}, but what it gets is the "
             "Job; put all arguments into one type"
         )
-    return Handler(queue, kind, function, taken[0].annotation, len(taken) == 2, _is_async(function))
+    is_async, yields = _is(inspect.iscoroutinefunction, function), _is(inspect.isasyncgenfunction, function)
+    return Handler(queue, kind, function, taken[0].annotation, len(taken) == 2, is_async, yields=yields)
 
 
-def _is_async(function: Function) -> bool:
+def _is(what: Callable[[Any], bool], function: Function) -> bool:
     while isinstance(function, functools.partial):
         function = function.func
-    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
+    return what(function) or what(
         getattr(function, "__call__", None)  # noqa: B004  # an object whose __call__ is async, not a test for one
     )
 

@@ -46,6 +46,7 @@ from consumers.limits import Backoff, Limits
 from consumers.payloads import Payloads
 from consumers.progress import Reports
 from consumers.settle import Settler
+from consumers.streaming import Streams
 
 if TYPE_CHECKING:
     from opentelemetry.trace import TracerProvider
@@ -186,7 +187,8 @@ class Worker:
         """Register a function for a kind of job, as ``(queue, kind)`` or a typed `Kind`.
 
         The function takes the arguments, decoded to its annotation, and the `Job` if it has a second parameter;
-        what it returns is the result. A plain function runs in a thread. Raise `Retry`, `Snooze` or `Reject` to
+        what it returns is the result. What an async generator yields streams to the producer while it runs, each record
+        a value of its own. A plain function runs in a thread. Raise `Retry`, `Snooze` or `Reject` to
         decide; any other exception is tried again after the backoff, unless it is final.
 
         Args:
@@ -332,7 +334,8 @@ class Worker:
             cancels = Cancels(opener, transport, signals.meter)
             reports = Reports(sealer, opener, transport, worker)
             kept = Payloads(opener, sealer, transport)
-            attempts = Attempts(opener, kept, cancels, reports, threads, children, signals)
+            streams = Streams(opener, sealer, transport, worker)
+            attempts = Attempts(opener, kept, streams, cancels, reports, threads, children, signals)
             meter, ledger = signals.meter, self._ledger
             judge = Judge(opener, sealer, transport, self._handlers, attempts, cancels, queues, ledger, worker, meter)
             settler = Settler(judge, Batcher(sealer), opener, transport, ledger, worker, signals)

@@ -24,6 +24,7 @@ from bridge.errors import (
     JobFailed,
     KeyConflict,
     OutcomeUnknown,
+    StreamRestarted,
 )
 from bridge.job import Content, JobToken, Kind, Status
 from bridge.transfer import Payload
@@ -31,6 +32,7 @@ from producers.client import Producer
 from producers.events import Progress
 from producers.handle import Handle
 from producers.inbox import Inbox, Result
+from producers.records import Records
 
 __all__ = [
     "BridgeError",
@@ -48,6 +50,8 @@ __all__ = [
     "Payload",
     "Producer",
     "Progress",
+    "Records",
     "Result",
     "Status",
+    "StreamRestarted",
 ]

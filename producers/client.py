@@ -38,6 +38,7 @@ from producers.keyed import Keys
 from producers.outbox import Outbox, Parcel
 from producers.outboxfile import keeping
 from producers.payloads import Payloads
+from producers.records import Reader
 from producers.terms import Priority, Terms, contract_of
 
 if TYPE_CHECKING:
@@ -87,7 +88,8 @@ class Producer:
         self._gaps = Gaps(self._copies, self._outbox, self._arrivals, transport, signals)
         cancel = Canceller(self._opener, connection, transport).cancel
         events = Events(connection, transport, self._opener).of
-        self._desk = Desk(self._arrivals.ask, cancel, events, read.read, read.stream)
+        records = Reader(connection, transport, self._opener).records
+        self._desk = Desk(self._arrivals.ask, cancel, events, read.read, read.stream, records)
         handle = self._desk.handle
         self._keys = Keys(self._opener, transport, self._outbox, self._arrivals, handle)
         self._attacher = Attacher(connection, transport, self._arrivals, handle)

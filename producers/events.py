@@ -19,6 +19,7 @@ from bridge.errors import BridgeError, InvalidArguments
 from bridge.fence import authenticate_answer
 from bridge.identity import Connection
 from bridge.job import MAX_STEP_CHARS, Step, decode
+from bridge.segments import HINT
 from bridge.transport import Message, Transport
 from producers.handle import Handle
 
@@ -64,6 +65,8 @@ class Events:
 
         async def heard(message: Message) -> None:
             nonlocal last
+            if message.data == HINT:  # for whoever reads records
+                return
             try:
                 when, event = self._read(handle, message)
             except BridgeError as error:

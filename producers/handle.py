@@ -14,13 +14,15 @@ from bridge.envelope import Opened
 from bridge.errors import BridgeError, OutcomeUnknown
 from bridge.fence import Tag, tag_of
 from bridge.job import JobToken, Status
+from bridge.segments import Position
 from bridge.subjects import JobKey
 from bridge.transfer.outgoing import Told
-from producers.outcome import value_of
+from producers.outcome import streamed, value_of
 
 if TYPE_CHECKING:
     from producers.events import Progress
     from producers.keyed import Keyed
+    from producers.records import Records
 
 R = TypeVar("R")
 T = TypeVar("T")
@@ -55,6 +57,8 @@ class Desk:
     """Read the value of a result."""
     stream: Callable[[JobKey, Opened], AsyncIterator[bytes]]
     """Read its bytes as they come."""
+    records: Callable[[Handle[Any], type[Any] | None, Position | None, float | None], Records[Any]]
+    """Read what its job yields while it runs."""
 
     def handle(
         self, token: JobToken, lifetime_ms: int, result_type: type[Any] | None, keyed: Keyed | None = None
@@ -118,33 +122,38 @@ class Handle(Generic[R]):
         return self._outcome.done()
 
     @property
+    def outcome(self) -> Opened | BridgeError | None:
+        """Its result, whatever it says, or what was found instead; None while there is neither."""
+        return self._outcome.result() if self._outcome.done() else None
+
+    @property
     def error(self) -> BridgeError | None:
         """What was found instead of a result, if something was."""
-        outcome = self._outcome.result() if self._outcome.done() else None
+        outcome = self.outcome
         return outcome if isinstance(outcome, BridgeError) else None
 
     @property
     def tag(self) -> Tag | None:
         """What a later run must agree with, of a keyed job that was answered."""
-        outcome = self._outcome.result() if self._outcome.done() else None
+        outcome = self.outcome
         return tag_of(outcome.core) if isinstance(outcome, Opened) else None
 
     @property
     def status(self) -> Status | None:
         """How its job ended, by the worker's word; None while nobody knows."""
-        outcome = self._outcome.result() if self._outcome.done() else None
+        outcome = self.outcome
         return outcome.status if isinstance(outcome, Opened) else None
 
     @property
     def content_type(self) -> str | None:
         """What its result is, once that is known."""
-        outcome = self._outcome.result() if self._outcome.done() else None
+        outcome = self.outcome
         return outcome.content.content_type if isinstance(outcome, Opened) else None
 
     @property
     def length(self) -> int | None:
         """How many bytes its result has, once that is known."""
-        outcome = self._outcome.result() if self._outcome.done() else None
+        outcome = self.outcome
         return (outcome.core.length or len(outcome.content.body)) if isinstance(outcome, Opened) else None
 
     def succeeded(self) -> bool:
@@ -210,6 +219,43 @@ class Handle(Generic[R]):
         async for chunk in self._desk.stream(self.key, opened):
             yield chunk
 
+    @overload
+    def records(
+        self, type: None = None, *, after: str | None = None, timeout: float | timedelta | None = None
+    ) -> Records[R]: ...
+    @overload
+    def records(
+        self, type: type[T], *, after: str | None = None, timeout: float | timedelta | None = None
+    ) -> Records[T]: ...
+
+    def records(
+        self, type: Any = None, *, after: str | None = None, timeout: float | timedelta | None = None
+    ) -> Records[Any]:
+        """Read what the job yields while it runs: ``async for record in job.records()``.
+
+        In order, each once, and to the end that the job's result names; a record is given out once its segment is
+        verified. They wait in the workers' cloud for as long as results do: whoever reads slowly, or from a token
+        later, misses none.
+
+        Args:
+            type: What to decode each to; a typed `Kind` says so already.
+            after: What `Records.position` was: goes on behind that record, in whichever process.
+            timeout: Seconds to wait for each; by default until the job's deadline and a grace of 30 s.
+
+        Raises:
+            StreamRestarted: A later attempt writes them anew: those that were read are void. Call it again.
+            JobFailed, JobCancelled, DeadlineExceeded: The job ended so; what it had yielded was given out before.
+            OutcomeUnknown: No record, and no result, in time.
+            BadSegment: What stands as a segment is not the one that follows, or the end is not the one that was signed.
+            PartMissing: A segment is not there.
+            UsageError: The job's handler returned a value; or ``after`` is no position.
+            TransportError: No segment came for 2 min after the job was done.
+        """
+        position = None if after is None else Position.parse(after)
+        patience = None if timeout is None else seconds("timeout", timeout)
+        wanted = type if type is not None else self._result_type
+        return self._desk.records(self, wanted, position, patience)
+
     async def _succeeded(self, timeout: float | timedelta | None) -> Opened:
         if not self._outcome.done():
             await self._wait(timeout)
@@ -217,7 +263,7 @@ class Handle(Generic[R]):
         if isinstance(outcome, BridgeError):
             # A new exception for each caller: a raised one grows a traceback that would pile up.
             raise outcome.__class__(*outcome.args) from outcome
-        if outcome.status is not Status.SUCCEEDED:
+        if outcome.status is not Status.SUCCEEDED or streamed(outcome.content):
             value_of(outcome, None)  # raises what it stands for
         return outcome
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from bridge.envelope import Authenticated, Opened, Opener
-from bridge.errors import DeadlineExceeded, JobCancelled, JobFailed, PayloadTooLarge, Refusal
+from bridge.errors import DeadlineExceeded, JobCancelled, JobFailed, PayloadTooLarge, Refusal, UsageError
 from bridge.job import BYTES, JSON, Content, Failure, Status, decode
+from bridge.segments import ENDED
 from bridge.signals import NO_SPAN, Operation, about
 from bridge.signals.traces import Tracer
 
@@ -48,8 +49,14 @@ def value_of(opened: Opened, type_: type[Any] | None) -> Any:
         JobFailed, JobCancelled, DeadlineExceeded: It did not succeed.
         InvalidArguments: It does not fit ``type_``.
         PayloadTooLarge: It is in parts, which are read for a handle.
+        UsageError: It has no value: its job streamed records.
     """
     match opened.status:
+        case Status.SUCCEEDED if streamed(opened.content):
+            raise UsageError(
+                f"job {opened.core.job}: its handler yielded records, and returned no value; attach its token, and "
+                "read them with records()"
+            )
         case Status.SUCCEEDED if opened.payload is not None:
             raise PayloadTooLarge(
                 f"job {opened.core.job}: a result of {opened.core.length} bytes, in parts; attach its token, and take "
@@ -66,6 +73,11 @@ def value_of(opened: Opened, type_: type[Any] | None) -> Any:
         case _:
             failure = decode(opened.content, Failure)
             raise JobFailed(failure.type, failure.message, opened.core.attempt or 0)
+
+
+def streamed(content: Content) -> bool:
+    """Whether a result says no more than how the job's stream of records ended."""
+    return content.content_type == ENDED
 
 
 def natural(content: Content) -> type[Any]:

@@ -219,6 +219,8 @@ def _worker(queue: Queue) -> list[Grant]:
         read = api_call("DIRECT.GET", subjects.slots_stream(name))
         found.append(Grant("publish", read, queue.work, responses=True))
     found += _parts(queue, subjects.any_part(name), queue.work, subjects.get_parts(name, None, queue.home), queue.home)
+    # What an earlier attempt streamed, to go on after it: sealed to the producer, like all that the pool writes.
+    found += _publish(queue.work, [subjects.get_parts(name)] if queue.payload_bytes else [])
     return [*found, *_publish(queue.work, local)]
 
 

@@ -12,7 +12,7 @@ import pytest
 from tests.acceptance.typed import TIMEOUT_S, bunny, environment, up
 
 ROOT = Path(__file__).resolve().parents[2]
-CHECKED = ("contract.py", "worker.py", "submit.py", "restart.py", "store.py", "films.py")
+CHECKED = ("contract.py", "worker.py", "submit.py", "restart.py", "store.py", "films.py", "frames.py")
 RESUME = """\
 import asyncio
 from pathlib import Path
@@ -49,6 +49,28 @@ async def main() -> None:
 asyncio.run(asyncio.wait_for(main(), 30))
 """
 
+FRAMES = """\
+import asyncio
+
+import frames
+from bridge.testing import memory_bridge
+
+
+async def main() -> None:
+    async with (
+        memory_bridge("bridge.yaml") as bridge,
+        bridge.working(frames.analyst, "bunny"),
+        bridge.producer("relay-api") as relay,
+    ):
+        sharp = await frames.count_sharp(relay, 1_000)
+        token, rows = str((await relay.submit(frames.FRAMES, 700)).token), {}
+        place = await frames.store(relay, token, rows, None)
+        print(sharp, list(rows) == list(range(700)), await frames.store(relay, token, {}, place) == place)
+
+
+asyncio.run(asyncio.wait_for(main(), 60))
+"""
+
 
 @pytest.fixture
 def application(tmp_path: Path) -> Path:
@@ -62,7 +84,7 @@ def application(tmp_path: Path) -> Path:
     text = policy.read_text()
     assert "inbox: []" in text
     text = text.replace("inbox: []", "inbox: [relay-api]")
-    films = "  films: {producers: [relay-api], workers: bunny, kinds: [cut], max_payload: 8MiB}\n"
+    films = "  films: {producers: [relay-api], workers: bunny, kinds: [cut, frames], max_payload: 8MiB}\n"
     policy.write_text(text.replace("queues:\n", f"queues:\n{films}"))
     return tmp_path
 
@@ -89,6 +111,18 @@ def test_its_films_are_cut(application: Path) -> None:
         timeout=TIMEOUT_S,
     )
     assert "400000 400000\n" in done.stdout, done.stderr
+
+
+def test_its_frames_stream(application: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-W", "error::RuntimeWarning", "-c", FRAMES],
+        cwd=application,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT_S,
+    )
+    assert "500 True True\n" in done.stdout, done.stdout + done.stderr
 
 
 def test_its_programs_are_what_the_type_checker_expects(application: Path) -> None:

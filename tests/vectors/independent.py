@@ -121,7 +121,7 @@ def check_core(raw: bytes) -> dict[str, Any]:
         raise Refused("UnknownVersion", "of the core")
     checks: dict[str, strict.Check] = {
         "v": strict.one_of(1),
-        "type": strict.one_of("job", "result", "start", "event", "control", "replay"),
+        "type": strict.one_of("job", "result", "start", "event", "segment", "control", "replay"),
         "queue": strict.name,
         "kind": strict.name,
         "job": strict.matches(r"[0-9a-f]{24}\.(0|[1-9][0-9]{0,15})"),
@@ -143,12 +143,15 @@ def check_core(raw: bytes) -> dict[str, Any]:
         checks["action"] = strict.one_of("cancel")
     if type_ == "replay":
         checks["producer"] = strict.name
-    if type_ in ("result", "start", "event"):
+    if type_ in ("result", "start", "event", "segment"):
         checks["attempt"] = strict.whole(0, 2**31)
         checks["worker"] = strict.matches(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+    if type_ == "segment":
+        checks |= {"run": strict.whole(1, 2**31), "segment": strict.whole(0, 2**31), "previous": strict.hex_of(32)}
+        checks |= {"records": strict.whole(1, 2**53 - 1), "bytes": strict.whole(0, 2**34)}
     if core.get("type") in ("job", "result") and "traceparent" in core:
         checks["traceparent"] = strict.matches(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
-    if type_ in ("job", "result") and "args_tag" in core:
+    if type_ in ("job", "result", "segment") and "args_tag" in core:
         checks["args_tag"] = strict.hex_of(32)
     if type_ == "job" and "concurrency_key" in core:
         checks["concurrency_key"] = strict.hex_of(32)
@@ -249,6 +252,9 @@ def subject_of(core: dict[str, Any]) -> str:
         return f"control.{core['queue']}.{core['from']}.{core['job']}"
     if core["type"] == "event":
         return f"events.{core['queue']}.{core['to']}.{core['job']}"
+    if core["type"] == "segment":
+        stream = f"stream-{core['generation']}-{core['run']}"
+        return f"parts.{core['queue']}.{core['to']}.{core['job']}.{stream}.{core['segment']}"
     if core["type"] == "replay":
         return f"replay.{core['queue']}.{core['producer']}.{core['job']}.{core['generation']}"
     return f"{core['type']}s.{core['queue']}.{core['to']}.{core['job']}.{core['generation']}"

@@ -17,7 +17,7 @@ from bridge.core import Core
 from bridge.envelope import Draft, Sealed, Sealer
 from bridge.job import Content, Status
 from bridge.strict_json import b64
-from tests.vectors import bundles, independent, labels, payloads, refused_envelopes
+from tests.vectors import bundles, independent, labels, payloads, refused_envelopes, segments
 from tests.vectors.forge import Forgery, spread
 from tests.vectors.independent_trust import Bundle, verify_bundle
 from tests.vectors.labels import IDENTITIES, KEM, NOW, SESSION, SIGN
@@ -134,6 +134,13 @@ def _written_otherwise() -> Iterator[Case]:
     in_parts = result().with_core(**refused_envelopes.IN_PARTS)
     yield Case("result-with-a-payload-in-parts", "", in_parts.encode(), "relay")
     yield Case("event", "", refused_envelopes.event().encode(), "relay")
+    segment = refused_envelopes.segment()
+    place = f"parts.thumbs.relay.{SESSION}.1.stream-0-1.0"
+    yield Case("segment", "", segment.encode(), "relay", subject=place)
+    keyed = segment.with_core(job=f"{SESSION}.0", args_tag="ab" * 32)
+    yield Case("segment-of-a-keyed-job", "", keyed.encode(), "relay")
+    most = {"run": 2**31, "segment": 2**31, "records": 2**53 - 1, "bytes": 2**34}
+    yield Case("segment-with-the-greatest-numbers", "", segment.with_core(**most).encode(), "relay")
     yield Case("start-of-attempt-0", "", start().with_core(attempt=0).encode(), "relay")
 
 
@@ -189,6 +196,7 @@ def main() -> None:
     envelopes = [*accepted(), *refused_envelopes.all_refused()]
     _write("envelopes.json", head, [_envelope(case, bundle) for case in envelopes])
     _write("payloads.json", {"now": NOW, "reader": "bunny"}, payloads.vectors(bundle))
+    _write("segments.json", {"now": NOW, "reader": "relay"}, segments.vectors())
     _write("trust.json", {"seeds": LABELS}, [_bundle(case) for case in bundles.all_cases()])
 
 

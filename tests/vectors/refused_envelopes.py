@@ -64,7 +64,10 @@ def core(type_: str, sender: str, recipient: str) -> dict[str, Any]:
         return value | {"action": "cancel"}
     if type_ == "replay":
         return value | {"producer": "relay"}
-    return value | {"attempt": 1, "worker": "pod-1"}
+    value |= {"attempt": 1, "worker": "pod-1"}
+    if type_ == "segment":
+        value |= {"run": 1, "segment": 0, "previous": "00" * 32, "records": 1, "bytes": 1}
+    return value
 
 
 def job(sender: str = "relay", recipient: str = "bunny", to: KemPublicKey = BUNNY) -> Forgery:
@@ -77,6 +80,10 @@ def control() -> Forgery:
 
 def event() -> Forgery:
     return Forgery(core("event", "bunny", "relay"), sign_key("bunny"), (RELAY,), body=b"{}")
+
+
+def segment() -> Forgery:
+    return Forgery(core("segment", "bunny", "relay"), sign_key("bunny"), (RELAY,), body=b"\0\0\0\1x")
 
 
 def result(sender: str = "bunny", recipient: str = "relay") -> Forgery:
@@ -206,6 +213,20 @@ def cores() -> Iterator[Case]:
     }
     for name, change in answers.items():
         yield Case(f"core-result-{name}", "BadFrame", result().with_core(**change).encode(), "relay")
+    counts: dict[str, dict[str, object]] = {
+        "of-no-run": {"run": 0},
+        "without-a-run": {"run": ...},
+        "of-a-run-too-great": {"run": 2**31 + 1},
+        "number-negative": {"segment": -1},
+        "previous-of-31-bytes": {"previous": "00" * 31},
+        "without-the-one-before": {"previous": ...},
+        "of-no-record": {"records": 0},
+        "bytes-too-many": {"bytes": 2**34 + 1},
+        "with-a-payload-in-parts": IN_PARTS,
+        "with-a-traceparent": {"traceparent": TRACE},
+    }
+    for name, change in counts.items():
+        yield Case(f"core-segment-{name}", "BadFrame", segment().with_core(**change).encode(), "relay")
     yield Case("core-start-with-a-wrap-id", "BadFrame", start().with_core(wrap_id=WRAP_ID.hex()).encode(), "relay")
     yield Case("core-start-with-a-traceparent", "BadFrame", start().with_core(traceparent=TRACE).encode(), "relay")
 

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bridge import subjects
+from bridge import segments, subjects
 from bridge.core import check_time
 from bridge.crypto import KemKey, SigningKey
 from bridge.envelope import Authenticated, Opener
@@ -89,6 +89,8 @@ def _check_subject(message: Authenticated, subject: str | None) -> None:
             right = subject == subjects.control(key)
         case "event":
             right = subject == subjects.event(key)
+        case "segment":
+            right = subject == segments.subject(key, core.run, core.segment)
         case "replay":
             right = subject == subjects.replay(key)
         case _:
