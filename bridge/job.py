@@ -152,11 +152,12 @@ class JobToken(NamedTuple):
 # --- encoding --------------------------------------------------------------------------------------
 
 
-def encode(value: object) -> Content:
+def encode(value: object, context: object = None) -> Content:
     """Turn arguments or a result into content.
 
     Args:
         value: A pydantic model, a dataclass, a JSON value, bytes, or content as it is.
+        context: For the fields whose types say how they are written.
 
     Raises:
         InvalidArguments: It cannot be written so that the other side reads the same.
@@ -171,25 +172,27 @@ def encode(value: object) -> Content:
     try:
         # Aliases are what the JSON Schema shows the other team, and what validation reads back.
         adapter = _adapter(type(value) if _is_declared(value) else Any)
-        body = adapter.dump_json(value, by_alias=True, round_trip=True, warnings="error")
-        _check_written(adapter, value, body)
+        body = adapter.dump_json(value, by_alias=True, round_trip=True, warnings="error", context=context)
+        _check_written(adapter, value, body, context)
     except Exception:  # a serializer may be the user's own; its error, like pydantic's, may quote the value
         body = None
     if body is None:  # outside the handler, so that no cause with the value in it is chained
         raise InvalidArguments(
             f"{name} cannot be written as JSON: a field does not fit its type, or holds NaN, bytes that are not "
-            f"UTF-8, nesting deeper than {_DEPTH}, or an object that is no model, dataclass or JSON value"
+            f"UTF-8, nesting deeper than {_DEPTH}, or an object that is no model, dataclass or JSON value "
+            "(a payload stands in a field that is declared as Payload)"
         )
     return Content(JSON, body)
 
 
-def decode(content: Content, type_: type[T]) -> T:
+def decode(content: Content, type_: type[T], context: object = None) -> T:
     """Turn content into a value of a declared type.
 
     Args:
         content: What arrived.
         type_: A pydantic model, dataclass or any type that pydantic validates; ``bytes`` takes the body of
             any content type, `Content` takes the content as it is.
+        context: For the fields whose types say how they are read.
 
     Raises:
         InvalidArguments: The content does not fit; the message names fields and kinds of error only.
@@ -204,7 +207,7 @@ def decode(content: Content, type_: type[T]) -> T:
     adapter = _adapter(type_)
     try:
         _FINITE.decode(content.body.decode("utf-8"))  # pydantic alone would read NaN, and 1e400 as infinity
-        return cast(T, adapter.validate_json(content.body, strict=True))
+        return cast(T, adapter.validate_json(content.body, strict=True, context=context))
     except ValidationError as error:
         why = _describe(adapter, error)
     except (ValueError, RecursionError):
@@ -220,10 +223,10 @@ def _is_declared(value: object) -> bool:
     return hasattr(type(value), "__pydantic_core_schema__") or hasattr(type(value), "__dataclass_fields__")
 
 
-def _check_written(adapter: TypeAdapter[Any], value: object, body: bytes) -> None:
+def _check_written(adapter: TypeAdapter[Any], value: object, body: bytes, context: object) -> None:
     """Raise ValueError for what was written but would be read differently, or not at all."""
     if b"null" in body:  # pydantic writes NaN and infinity as null
-        _check_finite(adapter.dump_python(value, by_alias=True, round_trip=True))
+        _check_finite(adapter.dump_python(value, by_alias=True, round_trip=True, context=context))
     if b"NaN" in body or b"Infinity" in body:  # or, if the model's configuration asks for it, as themselves
         _FINITE.decode(body.decode("utf-8"))
     if body.count(b"[") + body.count(b"{") > _DEPTH:
@@ -276,6 +279,11 @@ def _describe(adapter: TypeAdapter[Any], error: ValidationError) -> str:
         shown.append(f"{path}: {entry['type']}" if path else entry["type"])
     more = f" and {len(errors) - _SHOWN} more" if len(errors) > _SHOWN else ""
     return ", ".join(shown) + more
+
+
+def declares(type_: object, name: str) -> bool:
+    """Whether a type has a field of a name, at any depth."""
+    return name in _declared_names(_adapter(type_))
 
 
 def _declared_names(adapter: TypeAdapter[Any]) -> set[str]:

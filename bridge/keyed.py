@@ -8,9 +8,11 @@ Brokers see both, and learn no key and no argument from them.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Final
 
-from bridge import crypto
+from bridge import composite, crypto
+from bridge.composite import COMPOSITE
 from bridge.errors import InvalidArguments, UsageError
 from bridge.job import JSON, Content
 
@@ -43,7 +45,42 @@ def args_tag(secret: bytes, content: Content) -> bytes:
     Raises:
         InvalidArguments: They say that they are JSON, and are not.
     """
-    return crypto.keyed_hash(secret, content.content_type.encode() + b"\0" + _canonical(content))
+    body = content.body
+    if content.content_type == JSON:
+        return tag_of_json(secret, body)
+    if content.content_type != COMPOSITE:
+        return tag_of_bytes(secret, content.content_type, crypto.sha256(body))
+    table, rest = composite.decode(body)
+    payloads = [(field.content_type, crypto.sha256(rest[at : at + field.length])) for at, field in table.places()]
+    return tag_of_composite(secret, rest[: table.document], payloads)
+
+
+def tag_of_bytes(secret: bytes, content_type: str, digest: bytes) -> bytes:
+    """As `args_tag`, of bytes that need not be there: their SHA-256 is."""
+    return _tag(secret, content_type, digest)
+
+
+def tag_of_json(secret: bytes, body: bytes) -> bytes:
+    """As `args_tag`, of JSON."""
+    return _tag(secret, JSON, _canonical(body))
+
+
+def tag_of_composite(secret: bytes, document: bytes, payloads: Sequence[tuple[str, bytes]]) -> bytes:
+    """As `args_tag`, of a document and the payloads among its fields.
+
+    Args:
+        secret: The identity's ``dedup_secret``.
+        document: JSON.
+        payloads: Content type and SHA-256 of each, in order.
+    """
+    hashes = [crypto.sha256(_canonical(document))]
+    for content_type, digest in payloads:
+        hashes += [crypto.sha256(content_type.encode()), digest]
+    return _tag(secret, COMPOSITE, b"".join(hashes))
+
+
+def _tag(secret: bytes, content_type: str, rest: bytes) -> bytes:
+    return crypto.keyed_hash(secret, content_type.encode() + b"\0" + rest)
 
 
 def _text(key: str, what: str) -> bytes:
@@ -56,11 +93,9 @@ def _text(key: str, what: str) -> bytes:
     return data
 
 
-def _canonical(content: Content) -> bytes:
-    if content.content_type != JSON:
-        return crypto.sha256(content.body)
+def _canonical(body: bytes) -> bytes:
     try:
-        value = json.loads(content.body.decode(), parse_constant=_refuse)
+        value = json.loads(body.decode(), parse_constant=_refuse)
         text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
         return text.encode()
     except (ValueError, RecursionError):

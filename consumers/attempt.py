@@ -16,9 +16,10 @@ import structlog
 
 from bridge.clock import now_ms
 from bridge.envelope import Opener
-from bridge.errors import BadPrelude, InvalidArguments, Refusal
+from bridge.errors import InvalidArguments, PayloadTooLarge, Refusal
 from bridge.signals import Operation, Signals, about, metrics
 from bridge.transfer import IN_MEMORY
+from bridge.transfer.packing import check_body
 from consumers.cancels import Cancels
 from consumers.case import Case
 from consumers.children import Children, HandlerFailed, WorkerProcessDied
@@ -73,13 +74,13 @@ class Attempts:
         """Open the arguments and run the handler: one attempt, one verdict. Only cancelling stops it."""
         try:
             opened = self._opener.open(case.job)
-            if opened.payload is not None and opened.content.body:
-                raise BadPrelude("a body beside a payload in parts")
+            if opened.payload is not None:
+                check_body(opened.content)
             inline = given(opened.content, handler) if opened.payload is None else None
         except Refusal as refusal:
             return Reject(str(refusal), type=refusal.name)
-        except InvalidArguments as error:
-            return Reject(str(error), type="InvalidArguments")
+        except (InvalidArguments, PayloadTooLarge) as error:
+            return Reject(str(error), type=type(error).__name__)
         core = case.core
         self._begin(case)
         structlog.contextvars.bind_contextvars(

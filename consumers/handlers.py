@@ -13,6 +13,7 @@ from bridge.errors import ConfigurationError
 from bridge.identity import Connection, QueueSettings
 from bridge.job import CANARY, INLINE_LIMIT, Kind
 from bridge.transfer import Payload
+from bridge.transfer.packing import takes_payloads
 from consumers.isolation import Isolation
 from consumers.limits import Limits
 from consumers.stop import Stop
@@ -194,7 +195,7 @@ class Handlers:
             raise ConfigurationError(
                 f"{name}: takes {_type_name(handler.args)}, but its Kind says {_type_name(contract.args)}"
             )
-        if handler.args is Payload and isolation is not None:
+        if isolation is not None and takes_payloads(handler.args):
             raise ConfigurationError(f"{name}: a process of its own takes no Payload; let it take bytes, up to 64 MiB")
         if handler.yields and isolation is not None:
             raise ConfigurationError(f"{name}: a process of its own yields no records; let it return them")

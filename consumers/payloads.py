@@ -12,6 +12,7 @@ from typing import Any, Final
 import structlog
 
 from bridge.clock import now_ms
+from bridge.composite import COMPOSITE
 from bridge.envelope import Opened, Opener, Sealer
 from bridge.errors import (
     ConfigurationError,
@@ -23,10 +24,11 @@ from bridge.errors import (
     TransportError,
     UsageError,
 )
-from bridge.job import Content, decode
+from bridge.job import Content
 from bridge.payload import PartOpener, PartSealer
 from bridge.transfer import IN_MEMORY, Incoming, Payload, Spool, Withdrawals, send, sweep
-from bridge.transfer.value import Once, Spooled, pack
+from bridge.transfer.packing import check_type, pack, unpack
+from bridge.transfer.value import Once, Spooled
 from bridge.transport import Transport
 from consumers.case import Case
 from consumers.handlers import Handler
@@ -79,13 +81,13 @@ class Payloads:
         """
         if opened.payload is None:
             return contextlib.nullcontext(inline)
-        return self._fetched(case, handler, opened.content.content_type, opened.payload)
+        return self._fetched(case, handler, opened.content, opened.payload)
 
     @contextlib.asynccontextmanager
-    async def _fetched(self, case: Case, handler: Handler, content_type: str, parts: PartOpener) -> AsyncIterator[Any]:
+    async def _fetched(self, case: Case, handler: Handler, content: Content, parts: PartOpener) -> AsyncIterator[Any]:
         async with contextlib.AsyncExitStack() as stack:
             try:
-                args = await self._fetch(case, handler, content_type, parts, stack)
+                args = await self._fetch(case, handler, content, parts, stack)
             except InvalidArguments as error:
                 raise Hindered(Reject(str(error), type="InvalidArguments"), "InvalidArguments") from None
             except (Refusal, PartMissing, PayloadTooLarge) as error:
@@ -103,17 +105,19 @@ class Payloads:
             yield args
 
     async def _fetch(
-        self, case: Case, handler: Handler, content_type: str, parts: PartOpener, stack: contextlib.AsyncExitStack
+        self, case: Case, handler: Handler, content: Content, parts: PartOpener, stack: contextlib.AsyncExitStack
     ) -> Any:
         if parts.manifest.length > case.settings.max_payload:  # its author's own settings may say anything
             raise PayloadTooLarge(
                 f"arguments of {parts.manifest.length} bytes; queue {case.queue} takes {case.settings.max_payload} "
                 "(max_payload)"
             )
+        fields = content.content_type == COMPOSITE
+        check_type(content, handler.args if handler.isolation is None else object)
         incoming = Incoming(self._transport, case.settings.home, case.key, parts)
-        if handler.stream:
-            return Payload.received(Once(incoming.stream(), parts.manifest.length), content_type)
-        if handler.args is not Payload and parts.manifest.length > IN_MEMORY:
+        if handler.stream and not fields:
+            return Payload.received(Once(incoming.stream(), parts.manifest.length), content.content_type)
+        if handler.args is not Payload and not fields and parts.manifest.length > IN_MEMORY:
             raise PayloadTooLarge(
                 f"arguments of {parts.manifest.length} bytes, of which the handler wants all at once "
                 f"(IN_MEMORY, {IN_MEMORY}); let it take a Payload"
@@ -124,10 +128,7 @@ class Payloads:
             await incoming.fill(spool)
         except OSError as error:
             raise ConfigurationError(f"{place}: {error.strerror}; let {SPOOL} name a folder") from None
-        payload = Payload.received(Spooled(spool, parts), content_type)
-        if handler.args is Payload:
-            return payload
-        return given(Content(content_type, payload.read()), handler)
+        return given(content, handler, Payload.received(Spooled(spool, parts), content.content_type))
 
     async def result(self, case: Case, value: object) -> Done:
         """What a handler returned as it is sent: inline, or stored in parts.
@@ -158,7 +159,7 @@ class Payloads:
         except (TransportError, Refusal) as error:
             _log.warning("payload_not_stored", queue=case.queue, job=case.core.job, error=type(error).__name__)
             raise Hindered(Snooze(TROUBLE_DELAY_S), type(error).__name__) from None
-        return Done(Content(packed.content_type, b""), Sent(wrap, manifest))
+        return Done(packed.content(), Sent(wrap, manifest))
 
     async def close(self) -> None:
         """Wait a little for what is being withdrawn."""
@@ -177,14 +178,20 @@ class Payloads:
         return folder
 
 
-def given(content: Content, handler: Handler) -> Any:
+def given(content: Content, handler: Handler, whole: Payload | None = None) -> Any:
     """What a handler is called with.
+
+    Args:
+        content: What the job holds.
+        handler: The handler.
+        whole: Its payload in parts, where it has one.
 
     Raises:
         InvalidArguments: The content does not fit its annotation.
+        BadPrelude: It speaks of other bytes than there are.
+        PayloadTooLarge: It is longer than what is read into memory.
     """
-    if handler.isolation is not None:
-        return content
-    if handler.args is Payload:
-        return Payload(content.body, content.content_type)
-    return decode(content, handler.args)
+    if handler.isolation is None:
+        return unpack(content, handler.args, whole)
+    check_type(content, object)  # in a process of its own they could not be read
+    return content if whole is None else Content(content.content_type, whole.read())

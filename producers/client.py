@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, overload
 
@@ -91,7 +92,7 @@ class Producer:
         records = Reader(connection, transport, self._opener).records
         self._desk = Desk(self._arrivals.ask, cancel, events, read.read, read.stream, records)
         handle = self._desk.handle
-        self._keys = Keys(self._opener, transport, self._outbox, self._arrivals, handle)
+        self._keys = Keys(self._opener, transport, self._outbox, self._arrivals, handle, read.sent)
         self._attacher = Attacher(connection, transport, self._arrivals, handle)
         self._unwatch = signals.meter.watch(lambda: [(HANDLES, (), len(self._arrivals))])
         self._watchers: list[asyncio.Task[None]] = []
@@ -260,10 +261,10 @@ class Producer:
         contract, value = contract_of(queue, kind, args)
         self._outbox.settings(contract)
         terms = Terms(deadline, priority, delay, at, concurrency_key)
-        value = await self._outbox.pack(contract, value)
+        value = await self._outbox.pack(contract, value, tagged=key is not None)
         if key is not None:
             left = await self._arrivals.ready(contract.queue, KEYED, MAX_OPEN, timeout)
-            return await self._keys.submit(contract, value, key, terms, left, retry_failed)
+            return await self._keys.submit(contract, value, key, terms, left, retry_failed, progress)
         if retry_failed:
             raise UsageError("retry_failed without a key: nothing says which job is meant")
         left = await self._arrivals.ready(contract.queue, self._outbox.session, MAX_OPEN, timeout)
@@ -333,12 +334,9 @@ class Producer:
         contract, values = contract_of(queue, kind, args)
         self._outbox.settings(contract)
         terms = Terms(deadline, priority, delay, at, concurrency_key)
-
-        async def seal(batch: Sequence[object]) -> list[Parcel | BridgeError]:
-            await self._arrivals.ready(contract.queue, self._outbox.session, MAX_OPEN, timeout)
-            return await self._outbox.seal(contract, batch, terms)
-
-        return await in_batches(values, window, seal, lambda parcel: self._store(parcel, contract, timeout))
+        ready = partial(self._arrivals.ready, contract.queue, self._outbox.session, MAX_OPEN, timeout)
+        store = partial(self._store, kind=contract, timeout=timeout)
+        return await in_batches(values, window, self._outbox, contract, terms, ready, store)
 
     async def attach(self, token: str | JobToken, *, generation: int | None = None) -> Handle[Any]:
         """A handle to a job that this identity submitted, in this process or an earlier one.
@@ -384,7 +382,9 @@ class Producer:
         Raises:
             ConfigurationError: The policy gives it none there.
         """
-        return Inbox(self._connection, queue, self._transport, self._opener, self._signals, prefetch)
+        return Inbox(
+            self._connection, queue, self._transport, self._opener, self._signals, self._payloads.read, prefetch
+        )
 
     async def _store(self, parcel: Parcel, kind: Kind[Any, Any], timeout: float) -> Handle[Any]:
         digest, core = parcel.sealed.digest, parcel.sealed.core

@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, TypeAlias, TypeVar, overload
 
 from bridge.durations import seconds
 from bridge.envelope import Opened
@@ -16,6 +16,7 @@ from bridge.fence import Tag, tag_of
 from bridge.job import JobToken, Status
 from bridge.segments import Position
 from bridge.subjects import JobKey
+from bridge.transfer.aside import target
 from bridge.transfer.outgoing import Told
 from producers.outcome import streamed, value_of
 
@@ -32,6 +33,10 @@ GRACE_S: Final = 30.0
 
 CANCEL_TIMEOUT_S: Final = 30.0
 """How long a cancel is tried to be stored: the restart of a broker takes less."""
+
+
+Read: TypeAlias = Callable[[JobKey, Opened, "type[Any] | None", "Path | None", "Told | None"], Awaitable[object]]
+"""Reads the value of a result: as of what type, or to which file, and who is told how far it is."""
 
 
 class Signed(NamedTuple):
@@ -53,7 +58,7 @@ class Desk:
     """Have its job cancelled, for a reason, trying for so many seconds."""
     events: Callable[[Handle[Any]], AsyncGenerator[Progress, None]]
     """Hear how far its job is."""
-    read: Callable[[JobKey, Opened, type[Any] | None, Path | None, Told | None], Awaitable[object]]
+    read: Read
     """Read the value of a result."""
     stream: Callable[[JobKey, Opened], AsyncIterator[bytes]]
     """Read its bytes as they come."""
@@ -201,13 +206,15 @@ class Handle(Generic[R]):
             FencePoisoned: A result stands for the job that does not verify.
             InvalidArguments: The result does not fit ``type``.
             BadPart, PartMissing: A part of it is not the one that was signed, or is not there.
-            PayloadTooLarge: It is longer than what is read into memory.
+            PayloadTooLarge: It is longer than what is read into memory, or than the queue's ``max_payload``.
+            UsageError: ``to`` is a directory, or in none.
             SpoolFull: There is no room for it on this machine's disk.
             TransportError: No part of it came for 2 min.
         """
+        place = None if to is None else target(to)  # before it is waited for
         opened = await self._succeeded(timeout)
         wanted = type if type is not None else self._result_type
-        return await self._desk.read(self.key, opened, wanted, None if to is None else Path(to), progress)
+        return await self._desk.read(self.key, opened, wanted, place, progress)
 
     async def stream(self, *, timeout: float | timedelta | None = None) -> AsyncGenerator[bytes, None]:
         """The result's bytes as they come: ``async for chunk in job.stream()``. Each part is verified, the rest not.

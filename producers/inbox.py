@@ -23,6 +23,7 @@ import contextlib
 import weakref
 from collections.abc import Callable
 from datetime import timedelta
+from pathlib import Path
 from typing import Any, Final, Self, TypeVar, cast, overload
 
 import structlog
@@ -48,7 +49,10 @@ from bridge.fence import authenticate_answer
 from bridge.identity import Connection
 from bridge.job import JobToken, Status
 from bridge.signals import Signals, metrics
+from bridge.transfer.aside import target
+from bridge.transfer.outgoing import Told
 from bridge.transport import Delivery, Pull, Transport
+from producers.handle import Read
 from producers.outcome import open_result, value_of
 
 T = TypeVar("T")
@@ -111,7 +115,7 @@ class Result:
     def value(self, type: type[T]) -> T: ...
 
     def value(self, type: Any = None) -> Any:
-        """What the handler returned.
+        """What the handler returned, where it came with the result; `read` fetches what did not.
 
         Args:
             type: What to decode it to; None leaves that to what was sent.
@@ -119,8 +123,31 @@ class Result:
         Raises:
             JobFailed, JobCancelled, DeadlineExceeded: The job did not succeed.
             InvalidArguments: The result does not fit ``type``.
+            PayloadTooLarge: It is in parts.
         """
         return value_of(self._opened, type)
+
+    @overload
+    async def read(self, type: None = None, *, progress: Told | None = None) -> Any: ...
+    @overload
+    async def read(self, type: type[T], *, progress: Told | None = None) -> T: ...
+    @overload
+    async def read(self, *, to: Path | str, progress: Told | None = None) -> Path: ...
+
+    async def read(self, type: Any = None, *, to: Path | str | None = None, progress: Told | None = None) -> Any:
+        """What the handler returned, of any length, as `producers.handle.Handle.result` gives it and raises.
+
+        The result stays this process's meanwhile.
+
+        Args:
+            type: What to decode it to; None leaves that to what was sent.
+            to: A file to write its bytes to, which appears once all of them are verified and on the disk.
+            progress: Told how many bytes of what is in parts are verified.
+        """
+        place = None if to is None else target(to)
+        if self.status is not Status.SUCCEEDED:
+            value_of(self._opened, None)  # raises what it stands for
+        return await self._inbox._read(self.token.key, self._opened, type, place, progress)
 
     def answers(self, token: str | JobToken) -> bool:
         """Whether it is the answer to the very bytes of the job that ``submit`` gave this token for, in whatever run.
@@ -170,6 +197,7 @@ class Inbox:
         transport: The producer's local broker.
         opener: Verifies and opens results.
         signals: Where measurements and spans go.
+        read: Reads what came in parts.
         prefetch: Results held at most.
 
     Raises:
@@ -183,6 +211,7 @@ class Inbox:
         transport: Transport,
         opener: Opener,
         signals: Signals,
+        read: Read,
         prefetch: int = PREFETCH,
     ) -> None:
         me, settings = connection.identity, connection.queues.get(queue)
@@ -198,7 +227,7 @@ class Inbox:
         self.refused = 0
         """How many results were kept out, not having verified."""
         self._me, self._workers, self._ack_wait = me, settings.workers, settings.ack_wait_ms / 1000
-        self._transport, self._opener, self._prefetch = transport, opener, prefetch
+        self._transport, self._opener, self._read, self._prefetch = transport, opener, read, prefetch
         self._meter, self._tracer = signals.meter, signals.tracer
         self._unwatch: Callable[[], None] = lambda: None
         self._pull: Pull | None = None

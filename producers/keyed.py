@@ -9,24 +9,27 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Final
 from weakref import WeakValueDictionary
 
 from bridge import keyed, subjects
 from bridge.clock import now_ms
+from bridge.core import Core
 from bridge.envelope import Opener
 from bridge.errors import KeyConflict, PublishTimeout, Refusal, SubjectTaken, UsageError
 from bridge.fence import Tag
 from bridge.job import Content, JobToken, Kind
 from bridge.subjects import JobKey
-from bridge.transfer import Payload
+from bridge.transfer.outgoing import Told
+from bridge.transfer.packing import Large
 from bridge.transport import Transport
 from producers import generations
 from producers.arrivals import Arrivals
 from producers.handle import Handle
-from producers.outbox import Outbox
+from producers.outbox import Outbox, Parcel
 from producers.terms import Terms
 
 PAUSE_S: Final = 0.25
@@ -59,6 +62,17 @@ class Keyed:
         )
 
 
+@dataclass(slots=True)
+class _Making:
+    """How the job of a key is made where there is none, and what came of it."""
+
+    seal: Callable[[Keyed], Awaitable[Parcel]]
+    sent: bool = False
+    """Whether one may be stored that was made so."""
+    stored: Core | None = None
+    """The one that is."""
+
+
 Make = Callable[[JobToken, int, type[Any] | None, Keyed], Handle[Any]]
 """Makes a handle: token, lifetime in milliseconds, the result's type, and the key."""
 
@@ -72,6 +86,7 @@ class Keys:
         outbox: Seals and stores.
         arrivals: Settles handles.
         make: Makes them.
+        sent: Told of a job with parts that is stored.
     """
 
     def __init__(
@@ -81,56 +96,114 @@ class Keys:
         outbox: Outbox,
         arrivals: Arrivals,
         make: Make,
+        sent: Callable[[Handle[Any], Core], None],
     ) -> None:
         identity = opener.ring.identity
         self._secret, self._producer = identity.dedup_secret, identity.name
         self._opener, self._transport = opener, transport
-        self._outbox, self._arrivals, self._make = outbox, arrivals, make
+        self._outbox, self._arrivals, self._make, self._sent = outbox, arrivals, make, sent
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def submit(
-        self, kind: Kind[Any, Any], args: object, key: str, terms: Terms, timeout: float, retry_failed: bool
+        self,
+        kind: Kind[Any, Any],
+        args: Content | Large,
+        key: str,
+        terms: Terms,
+        timeout: float,
+        retry_failed: bool,
+        told: Told | None = None,
     ) -> Handle[Any]:
         """The job of a key: found, or stored. See `producers.client.Producer.submit`."""
-        give_up = asyncio.get_running_loop().time() + timeout
-        try:
-            async with asyncio.timeout(timeout + LATE_S) as limit:
-                return await self._submit(kind, args, key, terms, give_up, retry_failed)
-        except TimeoutError:
-            if not limit.expired():
-                raise
-            raise PublishTimeout(
-                f"a keyed job on {kind.queue}: no answer of the local server in {timeout:.1f} s; submit it again"
-            ) from None
+        if terms.priority != "normal" or terms.delay is not None or terms.at is not None:
+            raise UsageError("a keyed job has priority normal and no time; leave priority, delay and at out")
+        job = JobKey(kind.queue, self._producer, keyed.session(self._secret, self._producer, kind.queue, key), 0)
+        self._outbox.check(kind, args)
+        if isinstance(args, Large):
+            return await self._submit_large(kind, args, job, key, terms, timeout, retry_failed, told)
+        wanted = Keyed(job, Tag(kind.name, keyed.args_tag(self._secret, args)), key)
+        making = _Making(partial(self._outbox.seal_one, kind, args, terms))
+        return await self._find_or_store(wanted, kind, making, timeout, retry_failed)
 
-    async def _submit(
-        self, kind: Kind[Any, Any], args: object, key: str, terms: Terms, give_up: float, retry_failed: bool
+    async def _submit_large(
+        self,
+        kind: Kind[Any, Any],
+        large: Large,
+        job: JobKey,
+        key: str,
+        terms: Terms,
+        timeout: float,
+        retry_failed: bool,
+        told: Told | None,
     ) -> Handle[Any]:
-        if isinstance(args, Payload):
-            raise UsageError("a keyed job's arguments travel inline, up to 256 KiB; submit it without a key")
-        content = self._outbox.content(args, kind)
-        wanted = self._wanted(kind, key, content, terms)
-        # One at a time, so that two of this process are not both the first.
-        async with self._locks.setdefault(wanted.job.session, asyncio.Lock()):
+        """As `submit`, of arguments in parts. What can be read but once is stored before it is known what it is."""
+        tag = b""
+        if large.again:
+            async for _ in large:
+                pass
+            tag = large.tag(self._secret)
+            found = await self._find(Keyed(job, Tag(kind.name, tag), key), kind, timeout, retry_failed)
+            if found is not None:
+                return found
+        upload = await self._outbox.upload(kind, large, terms, told, job)
+        making = _Making(partial(self._outbox.seal_upload, kind, upload, terms))
+        try:
+            wanted = Keyed(job, Tag(kind.name, large.tag(self._secret)), key)
+            if tag and tag != wanted.tag.args_tag:
+                raise UsageError("arguments of a keyed job that changed while they were read; submit them again")
+            handle = await self._find_or_store(wanted, kind, making, timeout, retry_failed)
+        except BaseException as error:
+            if not making.sent or isinstance(error, UsageError):
+                self._outbox.withdraw(upload)
+            raise
+        if making.stored is None:  # another's of the same arguments was there before
+            self._outbox.withdraw(upload)
+        else:
+            self._sent(handle, making.stored)
+        return handle
+
+    async def _find(
+        self, wanted: Keyed, kind: Kind[Any, Any], timeout: float, retry_failed: bool
+    ) -> Handle[Any] | None:
+        """The job of a key where it is known, answered or stored."""
+        async with _in_time(kind, timeout), self._lock(wanted):
+            found = await self._known(wanted, kind, retry_failed)
+            if isinstance(found, Handle):
+                return found
+            stored = await self._stored(found, kind)
+            if stored is None or stored.key != found.job:
+                return None
+            self._arrivals.expect(stored)
+            return stored
+
+    async def _find_or_store(
+        self, wanted: Keyed, kind: Kind[Any, Any], making: _Making, timeout: float, retry_failed: bool
+    ) -> Handle[Any]:
+        give_up = asyncio.get_running_loop().time() + timeout
+        async with _in_time(kind, timeout), self._lock(wanted):
+            found = await self._known(wanted, kind, retry_failed)
+            if isinstance(found, Handle):
+                return found
+            return await self._store(found, kind, making, give_up)
+
+    def _lock(self, wanted: Keyed) -> asyncio.Lock:
+        """One at a time, so that two of this process are not both the first."""
+        return self._locks.setdefault(wanted.job.session, asyncio.Lock())
+
+    async def _known(self, wanted: Keyed, kind: Kind[Any, Any], retry_failed: bool) -> Handle[Any] | Keyed:
+        """A handle to what is answered or was sent by this process, or else which run of the key is to be stored."""
+        open_handle = self._open(wanted)
+        if open_handle is not None:
+            return open_handle
+        handle = await self._answered(wanted, kind)
+        if handle is not None:
+            if handle.succeeded() or not retry_failed:
+                return handle
+            wanted = wanted.again(handle.key.generation + 1)
             open_handle = self._open(wanted)
             if open_handle is not None:
                 return open_handle
-            handle = await self._answered(wanted, kind)
-            if handle is not None:
-                if handle.succeeded() or not retry_failed:
-                    return handle
-                wanted = wanted.again(handle.key.generation + 1)
-                open_handle = self._open(wanted)
-                if open_handle is not None:
-                    return open_handle
-            return await self._kept(wanted, kind) or await self._store(wanted, kind, content, terms, give_up)
-
-    def _wanted(self, kind: Kind[Any, Any], key: str, content: Content, terms: Terms) -> Keyed:
-        if terms.priority != "normal" or terms.delay is not None or terms.at is not None:
-            raise UsageError("a keyed job has priority normal and no time; leave priority, delay and at out")
-        session = keyed.session(self._secret, self._producer, kind.queue, key)
-        tag = Tag(kind.name, keyed.args_tag(self._secret, content))
-        return Keyed(JobKey(kind.queue, self._producer, session, 0), tag, key)
+        return await self._kept(wanted, kind) or wanted
 
     def _open(self, wanted: Keyed) -> Handle[Any] | None:
         """The handle that this process has open for it."""
@@ -175,26 +248,27 @@ class Keys:
         _raise_conflict(handle)
         return handle if handle.done() else None
 
-    async def _store(
-        self, wanted: Keyed, kind: Kind[Any, Any], content: Content, terms: Terms, give_up: float
-    ) -> Handle[Any]:
+    async def _store(self, wanted: Keyed, kind: Kind[Any, Any], making: _Making, give_up: float) -> Handle[Any]:
         clock = asyncio.get_running_loop().time
         while True:
-            parcel = await self._outbox.seal_one(kind, content, terms, wanted)
+            parcel = await making.seal(wanted)
             core = parcel.sealed.core
             token = JobToken(*core.key, parcel.sealed.digest.hex())
             handle = self._make(token, core.expires - now_ms(), kind.result, wanted)
             handle.stored_at = handle.asked_at
             self._arrivals.expect(handle)  # before it is sent: the answer may be faster than the PubAck
+            making.sent = True
             try:
                 await self._outbox.store(parcel, max(give_up - clock(), 0.0))
             except SubjectTaken:
                 pass
             else:
+                making.stored = core
                 return handle
             found = await self._stored(wanted, kind)
             if found is not None and found.token == handle.token:
                 await self._outbox.found(parcel)  # its PubAck was lost
+                making.stored = core
                 return handle
             if found is not None and found.key == wanted.job:
                 self._arrivals.expect(found)
@@ -227,6 +301,19 @@ class Keys:
             raise wanted.conflict()
         token = JobToken(*core.key, job.digest.hex())
         return self._make(token, core.expires - now_ms(), kind.result, wanted.again(core.generation))
+
+
+@contextlib.asynccontextmanager
+async def _in_time(kind: Kind[Any, Any], timeout: float) -> AsyncIterator[None]:
+    try:
+        async with asyncio.timeout(timeout + LATE_S) as limit:
+            yield
+    except TimeoutError:
+        if not limit.expired():
+            raise
+        raise PublishTimeout(
+            f"a keyed job on {kind.queue}: no answer of the local server in {timeout:.1f} s; submit it again"
+        ) from None
 
 
 def _raise_conflict(handle: Handle[Any]) -> None:

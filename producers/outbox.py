@@ -20,25 +20,25 @@ from bridge.errors import (
     BridgeError,
     ConfigurationError,
     Denied,
-    PayloadTooLarge,
     PublishTimeout,
     QueueFull,
     SubjectTaken,
 )
 from bridge.fence import RESEND_HEADER
 from bridge.identity import Connection, QueueSettings
-from bridge.job import INLINE_LIMIT, JSON, Content, Kind, decode, encode
-from bridge.payload import Manifest, PartSealer
+from bridge.job import Content, Kind
+from bridge.payload import Manifest
 from bridge.signals import NO_SPAN, Operation, Signals, Span, about, metrics
 from bridge.subjects import JobKey
-from bridge.transfer import Payload, Withdrawals, send
+from bridge.transfer import Withdrawals
 from bridge.transfer.outgoing import Told
-from bridge.transfer.value import pack
+from bridge.transfer.packing import Large, pack, unpack
 from bridge.transport import Transport
 from bridge.values import value
 from producers.copies import Copies, Copy, address
 from producers.sequences import Sequences
 from producers.terms import Terms, Times
+from producers.uploads import Upload, Uploads, check, too_large
 
 if TYPE_CHECKING:
     from producers.keyed import Keyed
@@ -84,7 +84,7 @@ class Outbox:
         self._opener = opener
         self._connection = connection
         self._transport = transport
-        self._copies, self._withdrawals = copies, withdrawals
+        self._copies, self._uploads = copies, Uploads(transport, withdrawals)
         self._sequences = Sequences()
         self.on_rolled_back: Callable[[str], None] = lambda _: None
         """Told of a stream that lost what it had stored."""
@@ -118,16 +118,8 @@ class Outbox:
             )
         return settings
 
-    def content(self, args: object, kind: Kind[Any, Any]) -> Content:
-        """Arguments as they are sealed.
-
-        Raises:
-            ConfigurationError, InvalidArguments, PayloadTooLarge: They are none of such a job.
-        """
-        return _content(args, kind, self.settings(kind))
-
     async def seal(
-        self, kind: Kind[Any, Any], batch: Sequence[object], terms: Terms, keyed: Keyed | None = None
+        self, kind: Kind[Any, Any], batch: Sequence[Content], terms: Terms, keyed: Keyed | None = None
     ) -> list[Parcel | BridgeError]:
         """Seal one job for each of ``batch``; what cannot be sealed is its error, in its place.
 
@@ -142,10 +134,10 @@ class Outbox:
         mark = terms.mark(self._secret, self._name, kind.queue, settings)
         outcomes: list[Parcel | BridgeError] = []
         sealed: list[tuple[int, asyncio.Future[Sealed], Span]] = []
-        for args in batch:
+        for content in batch:
             span = NO_SPAN
             try:
-                content = _content(args, kind, settings)
+                _check(content, kind, settings)
                 core, span = self._begin(kind, settings, now, when, terms.priority, mark, keyed)
                 sealed.append((len(outcomes), self._batcher.seal(Draft(core, recipients, content), now), span))
             except BridgeError as error:
@@ -156,7 +148,7 @@ class Outbox:
             outcomes[place] = Parcel(await signed, span)
         return outcomes
 
-    async def seal_one(self, kind: Kind[Any, Any], args: object, terms: Terms, keyed: Keyed | None = None) -> Parcel:
+    async def seal_one(self, kind: Kind[Any, Any], args: Content, terms: Terms, keyed: Keyed | None = None) -> Parcel:
         """As `seal`, of one job alone; raises what it came to."""
         (parcel,) = await self.seal(kind, [args], terms, keyed)
         if isinstance(parcel, BridgeError):
@@ -164,26 +156,39 @@ class Outbox:
         return parcel
 
     async def seal_any(
-        self, kind: Kind[Any, Any], args: Content | Payload, terms: Terms, told: Told | None = None
+        self, kind: Kind[Any, Any], args: Content | Large, terms: Terms, told: Told | None = None
     ) -> Parcel:
-        """As `seal_one`, or as `upload` of what does not travel inline."""
-        if isinstance(args, Payload):
-            return await self.upload(kind, args, terms, told)
-        return await self.seal_one(kind, args, terms)
+        """As `seal_one`, of what may have to be stored in parts before."""
+        if isinstance(args, Content):
+            return await self.seal_one(kind, args, terms)
+        return await self.seal_upload(kind, await self.upload(kind, args, terms, told), terms)
 
-    async def pack(self, kind: Kind[Any, Any], args: object) -> Content | Payload:
+    async def pack(self, kind: Kind[Any, Any], args: object, *, tagged: bool = False) -> Content | Large:
         """Arguments as they travel.
 
         Raises:
             InvalidArguments, UsageError: They are none.
         """
         try:
-            return await pack(args)
+            return await pack(args, tagged=tagged)
         except BridgeError as error:
             raise self._refused(kind.queue, kind.name, NO_SPAN, error) from None
 
-    async def upload(self, kind: Kind[Any, Any], payload: Payload, terms: Terms, told: Told | None = None) -> Parcel:
-        """Store a payload's parts, and seal the job that names them.
+    def check(self, kind: Kind[Any, Any], args: Content | Large) -> None:
+        """Check arguments, before anything of them is sent.
+
+        Raises:
+            InvalidArguments, PayloadTooLarge: They are none of such a job.
+        """
+        try:
+            _check(args, kind, self.settings(kind))
+        except BridgeError as error:
+            raise self._refused(kind.queue, kind.name, NO_SPAN, error) from None
+
+    async def upload(
+        self, kind: Kind[Any, Any], large: Large, terms: Terms, told: Told | None = None, key: JobKey | None = None
+    ) -> Upload:
+        """Store a payload's parts, for `seal_upload`, or else `withdraw`; ``key`` is that of a keyed job.
 
         Raises:
             ConfigurationError, UsageError, TrustError, Refusal: As `seal`; nothing was stored.
@@ -193,41 +198,36 @@ class Outbox:
         settings, now = self.settings(kind), now_ms()
         recipients = self._recipients(kind, settings, now)
         terms.times(now, settings)  # what is wrong with them is said before anything is stored
-        if (payload.length or 0) > settings.max_payload:
-            raise self._refused(kind.queue, kind.name, NO_SPAN, _too_large(kind.queue, payload.length, settings))
-        if payload.content_type == JSON and kind.args not in (object, Payload, bytes, Content):
-            decode(Content(JSON, payload.read()), kind.args)
-        mark = terms.mark(self._secret, self._name, kind.queue, settings)
-        wrap, job = self._sealer.wrap(recipients, now), self._next(kind.queue)
-        session, n = job.split(".")
-        key = JobKey(kind.queue, self._name, session, int(n))
+        terms.mark(self._secret, self._name, kind.queue, settings)
+        self.check(kind, large)
+        key = key or JobKey(kind.queue, self._name, self.session, self._next(kind.queue))
         try:
-            sealer = PartSealer(wrap.secret)
-            manifest = await send(
-                self._transport,
-                key,
-                aiter(payload),
-                sealer,
-                self._withdrawals,
-                limit=settings.max_payload,
-                told=told,
-            )
+            return await self._uploads.store(large, key, self._sealer.wrap(recipients, now), settings.max_payload, told)
         except BridgeError as error:
             raise self._refused(kind.queue, kind.name, NO_SPAN, error) from None
-        now, span = now_ms(), NO_SPAN  # its times count from here
+
+    async def seal_upload(
+        self, kind: Kind[Any, Any], upload: Upload, terms: Terms, keyed: Keyed | None = None
+    ) -> Parcel:
+        """Seal the job that names a payload; raises as `seal`, and then has the parts of an unkeyed one pass."""
+        settings, now = self.settings(kind), now_ms()  # its times count from here
+        span = NO_SPAN
         try:
-            core, span = self._begin(kind, settings, now, terms.times(now, settings), terms.priority, mark, None, job)
-            draft = Draft(core, recipients, Content(payload.content_type, b"")).naming(manifest, wrap)
+            recipients = self._recipients(kind, settings, now)
+            mark = terms.mark(self._secret, self._name, kind.queue, settings)
+            when, job = terms.times(now, settings), upload.key.job_id
+            core, span = self._begin(kind, settings, now, when, terms.priority, mark, keyed, job)
+            draft = Draft(core, recipients, upload.content).naming(upload.manifest, upload.wrap)
             return Parcel(await self._batcher.seal(draft, now), span)
         except BaseException as error:
-            self._withdraw(key, manifest)
+            if keyed is None:
+                self.withdraw(upload)
             self._refused(kind.queue, kind.name, span, error)
             raise
 
-    def _withdraw(self, key: JobKey, manifest: Manifest | None) -> None:
+    def withdraw(self, upload: Upload) -> None:
         """Have the parts pass of a job that is not stored, nor will be."""
-        if manifest is not None:
-            self._withdrawals.start(key, manifest.transfer, manifest.messages)
+        self._uploads.withdraw(upload.key, upload.manifest)
 
     def _recipients(self, kind: Kind[Any, Any], settings: QueueSettings, now: int) -> tuple[KemPublicKey, ...]:
         """Whom jobs of a kind are sealed to, if they may be sent at all."""
@@ -236,9 +236,9 @@ class Outbox:
         trust.authorise("job", kind.queue, kind.name, self._name, settings.workers)
         return (trust.peer(settings.workers).kem_key(now),)
 
-    def _next(self, queue: str) -> str:
+    def _next(self, queue: str) -> int:
         n = self._counters[queue] = self._counters.get(queue, 0) + 1
-        return f"{self.session}.{n}"
+        return n
 
     async def store(self, parcel: Parcel, timeout: float) -> None:
         """Have the local server store a job, sending the same bytes again until it is known to.
@@ -258,7 +258,7 @@ class Outbox:
             try:
                 await self._copies.keep(sealed)
             except BaseException:  # nothing was sent
-                self._withdraw(key, Manifest.of(core))
+                self._uploads.withdraw(key, Manifest.of(core))
                 raise
             await self._store(sealed, key, clock, begun + timeout)
         except BaseException as error:
@@ -308,7 +308,7 @@ class Outbox:
                 return  # by these bytes: the subject is this process's own, and unguessable
             except (QueueFull, Denied):
                 if RESEND_HEADER not in headers:  # else an earlier try may have stored it
-                    self._withdraw(key, Manifest.of(core))
+                    self._uploads.withdraw(key, Manifest.of(core))
                 raise
             except PublishTimeout:
                 if clock() >= give_up:
@@ -347,7 +347,7 @@ class Outbox:
         keyed: Keyed | None,
         job: str = "",
     ) -> tuple[Core, Span]:
-        job = job or (keyed.job.job_id if keyed is not None else self._next(kind.queue))
+        job = job or (keyed.job.job_id if keyed is not None else f"{self.session}.{self._next(kind.queue)}")
         span = self._tracer.start(Operation.SEND, f"jobs.{kind.queue}", about(kind.queue, kind.name, job))
         core = Core(
             type="job",
@@ -379,19 +379,11 @@ def _headers(core: Core, digest: str) -> dict[str, str]:
     return headers
 
 
-def _content(args: object, kind: Kind[Any, Any], settings: QueueSettings) -> Content:
-    content = encode(args)
-    if kind.args not in (object, Payload):
-        decode(content, kind.args)  # as the worker will: what it would refuse is not sent
-    if len(content.body) > settings.max_payload:
-        raise _too_large(kind.queue, len(content.body), settings)
-    if len(content.body) > INLINE_LIMIT:
-        raise PayloadTooLarge(
-            f"arguments of {len(content.body)} bytes; those of a keyed job, or of one of many, travel inline "
-            f"(INLINE_LIMIT, {INLINE_LIMIT} bytes): submit it alone and without a key"
-        )
-    return content
-
-
-def _too_large(queue: str, length: int | None, settings: QueueSettings) -> PayloadTooLarge:
-    return PayloadTooLarge(f"arguments of {length} bytes; queue {queue!r} takes {settings.max_payload} (max_payload)")
+def _check(args: Content | Large, kind: Kind[Any, Any], settings: QueueSettings) -> None:
+    if isinstance(args, Large):
+        check(args, kind, settings)
+        return
+    if kind.args is not object:
+        unpack(args, kind.args)  # as the worker will: what it would refuse is not sent
+    if len(args.body) > settings.max_payload:
+        raise too_large(kind.queue, len(args.body), settings)

@@ -10,6 +10,7 @@ from bridge.job import BYTES, JSON, Content, Failure, Status, decode
 from bridge.segments import ENDED
 from bridge.signals import NO_SPAN, Operation, about
 from bridge.signals.traces import Tracer
+from bridge.transfer.packing import unpack
 
 
 def open_result(opener: Opener, tracer: Tracer, result: Authenticated, size: int) -> Opened:
@@ -48,7 +49,7 @@ def value_of(opened: Opened, type_: type[Any] | None) -> Any:
     Raises:
         JobFailed, JobCancelled, DeadlineExceeded: It did not succeed.
         InvalidArguments: It does not fit ``type_``.
-        PayloadTooLarge: It is in parts, which are read for a handle.
+        PayloadTooLarge: It is in parts, which are fetched first.
         UsageError: It has no value: its job streamed records.
     """
     match opened.status:
@@ -59,11 +60,11 @@ def value_of(opened: Opened, type_: type[Any] | None) -> Any:
             )
         case Status.SUCCEEDED if opened.payload is not None:
             raise PayloadTooLarge(
-                f"job {opened.core.job}: a result of {opened.core.length} bytes, in parts; attach its token, and take "
-                "it from the handle"
+                f"job {opened.core.job}: a result of {opened.core.length} bytes, in parts; take it as `await "
+                "result.read()`"
             )
         case Status.SUCCEEDED:
-            return decode(opened.content, type_ if type_ is not None else natural(opened.content))
+            return unpack(opened.content, type_ if type_ is not None else natural(opened.content))
         case Status.CANCELLED:
             raise JobCancelled(decode(opened.content, str))
         case Status.EXPIRED:

@@ -8,15 +8,17 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any, Final
 
+from bridge.composite import COMPOSITE
 from bridge.core import Core
 from bridge.envelope import Opened
-from bridge.errors import BadPrelude, PayloadTooLarge
+from bridge.errors import InvalidArguments, PayloadTooLarge
 from bridge.identity import Connection
-from bridge.job import Content, Status, decode
-from bridge.payload import Manifest
+from bridge.job import Status
+from bridge.payload import Manifest, PartOpener
 from bridge.subjects import JobKey
 from bridge.transfer import IN_MEMORY, Aside, Incoming, Payload, Spool, Withdrawals
 from bridge.transfer.outgoing import Told
+from bridge.transfer.packing import check_body, check_type, unpack
 from bridge.transfer.value import Spooled, save
 from bridge.transport import Transport
 from producers.handle import Handle
@@ -68,16 +70,19 @@ class Payloads:
             to: A file to write it to instead, which is then the value.
             told: How many bytes are verified so far.
         """
-        content_type = opened.content.content_type
+        content = opened.content
+        fields = content.content_type == COMPOSITE
+        wanted = type_ if type_ is not None else natural(content)
+        if fields and to is not None:
+            raise _in_fields(key)
+        check_type(content, wanted)
         if opened.payload is None:
             if to is not None:
-                return await save(aiter(Payload(opened.content.body)), to)
-            if type_ is Payload:
-                return Payload(opened.content.body, content_type)
+                return await save(aiter(Payload(content.body)), to)
             return value_of(opened, type_)
-        incoming = self._incoming(key, opened)
+        incoming = self._incoming(key, opened, opened.payload)
         manifest = incoming.manifest
-        whole = type_ is not Payload and to is None
+        whole = type_ is not Payload and to is None and not fields
         if whole and manifest.length > IN_MEMORY:
             raise PayloadTooLarge(
                 f"job {key.job_id}: a result of {manifest.length} bytes, and {IN_MEMORY} are read into memory "
@@ -97,21 +102,31 @@ class Payloads:
                 return await asyncio.to_thread(aside.land)
         spool = Spool(manifest)
         await incoming.fill(spool, told)
-        payload = Payload.received(Spooled(spool, incoming.opener), content_type)
-        if type_ is Payload:
-            return payload
-        content = Content(content_type, payload.read())
-        return decode(content, type_ if type_ is not None else natural(content))
+        payload = Payload.received(Spooled(spool, incoming.opener), content.content_type)
+        return unpack(content, wanted, payload)
 
     async def stream(self, key: JobKey, opened: Opened) -> AsyncIterator[bytes]:
         """A result's bytes as they come, each part verified before it is given out."""
+        if opened.content.content_type == COMPOSITE:
+            raise _in_fields(key)
         if opened.payload is None:
             yield opened.content.body
             return
-        async for chunk in self._incoming(key, opened).stream():
+        async for chunk in self._incoming(key, opened, opened.payload).stream():
             yield chunk
 
-    def _incoming(self, key: JobKey, opened: Opened) -> Incoming:
-        if opened.payload is None or opened.content.body:
-            raise BadPrelude("a body beside a payload in parts")
-        return Incoming(self._transport, self._connection.queues[key.queue].work, key, opened.payload)
+    def _incoming(self, key: JobKey, opened: Opened, parts: PartOpener) -> Incoming:
+        check_body(opened.content)
+        settings = self._connection.queues[key.queue]
+        if parts.manifest.length > settings.max_payload:  # its author's own settings may say anything
+            raise PayloadTooLarge(
+                f"job {key.job_id}: a result of {parts.manifest.length} bytes; queue {key.queue} takes "
+                f"{settings.max_payload} (max_payload): it stands, and can be read where bridge.yaml says more"
+            )
+        return Incoming(self._transport, settings.work, key, parts)
+
+
+def _in_fields(key: JobKey) -> InvalidArguments:
+    return InvalidArguments(
+        f"job {key.job_id}: a result with payloads among its fields; take it as result(Type), and each by itself"
+    )

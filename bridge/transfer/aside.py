@@ -9,8 +9,24 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
+from bridge.errors import UsageError
+
 BEHIND: Final = 8 * 1024 * 1024
 """After so many bytes the system begins to write them to the disk: the end need not wait for all of them."""
+
+
+def target(path: Path | str) -> Path:
+    """A path as that of a file to be written, checked before anything is read for it.
+
+    Raises:
+        UsageError: It is a directory, or in none.
+    """
+    file = Path(path)
+    if file.is_dir():
+        raise UsageError(f"{file}: a directory; name a file in it")
+    if not file.parent.is_dir():
+        raise UsageError(f"{file.parent}: no such directory; make it, or name a file elsewhere")
+    return file
 
 
 class Aside:

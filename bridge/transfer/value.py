@@ -6,12 +6,17 @@ import asyncio
 import contextlib
 import io
 import tempfile
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
 from pathlib import Path
-from typing import BinaryIO, Final, Protocol, TypeAlias
+from types import AsyncGeneratorType
+from typing import Any, BinaryIO, Final, Protocol, TypeAlias, TypeGuard
 
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import core_schema
+
+from bridge.composite import PLACE
 from bridge.errors import InvalidArguments, PayloadTooLarge, UsageError
-from bridge.job import BYTES, INLINE_LIMIT, Content, encode
+from bridge.job import BYTES
 from bridge.payload import PART, PartOpener
 from bridge.transfer.aside import Aside
 from bridge.transfer.spool import Spool
@@ -24,10 +29,12 @@ READ: Final = 4 * PART
 Source: TypeAlias = bytes | bytearray | memoryview | Path | BinaryIO | AsyncIterable[bytes]
 
 
-class _Store(Protocol):
+class Store(Protocol):
     """Where a payload's bytes are."""
 
     length: int | None
+    again: bool
+    """Whether they can be read more than once, from their beginning."""
 
     def open(self) -> BinaryIO: ...
 
@@ -52,7 +59,7 @@ class Payload:
         self._store = _store(source)
 
     @classmethod
-    def received(cls, store: _Store, content_type: str) -> Payload:
+    def received(cls, store: Store, content_type: str) -> Payload:
         """What came, as the bridge keeps it."""
         made = cls(b"", content_type)
         made._store = store
@@ -62,6 +69,11 @@ class Payload:
     def length(self) -> int | None:
         """How many bytes; None where only the end will tell."""
         return self._store.length
+
+    @property
+    def again(self) -> bool:
+        """Whether it can be read more than once: an iterator and an open file cannot."""
+        return self._store.again
 
     def open(self) -> BinaryIO:
         """A file to read it from, from its beginning, and to seek in; each call opens another.
@@ -87,9 +99,8 @@ class Payload:
             raise PayloadTooLarge(f"a payload of more than {most} bytes; read it by the piece")
         return data
 
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        async for chunk in self._store.chunks():
-            yield chunk
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self._store.chunks()
 
     async def save(self, path: Path | str) -> Path:
         """Write it to a file, which appears under its name once all of it is on the disk."""
@@ -108,42 +119,70 @@ class Payload:
     def __repr__(self) -> str:
         return f"<Payload {self.content_type}, {'?' if self.length is None else self.length} bytes>"
 
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: object, handler: object) -> core_schema.CoreSchema:
+        return core_schema.json_or_python_schema(
+            json_schema=core_schema.with_info_plain_validator_function(_found),
+            python_schema=core_schema.no_info_plain_validator_function(_made),
+            serialization=core_schema.plain_serializer_function_ser_schema(_placed, info_arg=True),
+        )
 
-async def pack(value: object) -> Content | Payload:
-    """Turn arguments or a result into what travels inline, or in parts where that is too long.
+    @classmethod
+    def __get_pydantic_json_schema__(cls, schema: object, handler: object) -> JsonSchemaValue:
+        return {"type": "object", "properties": {PLACE: {"type": "integer"}}, "required": [PLACE]}
 
-    Raises:
-        InvalidArguments: It cannot be written so that the other side reads the same.
-        UsageError: A file of it cannot be read.
+
+class Fields:
+    """The payloads among the fields of one value, numbered in the order in which they are met.
+
+    Args:
+        payloads: Those that came, for a value that is read.
     """
+
+    def __init__(self, payloads: Iterable[Payload] = ()) -> None:
+        self.payloads = list(payloads)
+        self.problem: UsageError | None = None
+        """What kept one from being taken: whoever writes a field cannot say it."""
+        self._numbers: dict[int, int] = {}
+        self._written: list[object] = []  # so that none is gone while its id stands for it
+
+    def number(self, value: object) -> int:
+        """That of a payload, or of what one is made of; the same each time."""
+        if id(value) not in self._numbers:
+            try:
+                payload = _made(value)
+            except UsageError as error:
+                self.problem = error
+                raise
+            self._numbers[id(value)] = len(self.payloads)
+            self._written.append(value)
+            self.payloads.append(payload)
+        return self._numbers[id(value)]
+
+
+def _made(value: object) -> Payload:
+    """A payload of what somebody gave a field that is declared as one; what is none is a ValueError."""
     if isinstance(value, Payload):
-        payload = value
-    elif isinstance(value, Path | io.IOBase) or (isinstance(value, AsyncIterable) and not isinstance(value, bytes)):
-        payload = Payload(value)  # type: ignore[arg-type]  # a file is asked for bytes when it is read
-    else:
-        content = encode(value)
-        return content if len(content.body) <= INLINE_LIMIT else Payload(content.body, content.content_type)
-    encode(Content(payload.content_type, b""))  # its type is judged before anything is read
-    if payload.length is not None and payload.length > INLINE_LIMIT:
-        return payload
-    return await _short(payload)
+        return value
+    if is_source(value):
+        return Payload(value)
+    raise ValueError("not a payload, nor what one is made of")
 
 
-async def _short(payload: Payload) -> Content | Payload:
-    """Inline if it turns out to be short."""
-    chunks = aiter(payload)
-    begun = bytearray()
-    async for chunk in chunks:
-        begun += chunk
-        if len(begun) > INLINE_LIMIT:
-            return Payload(_chained(bytes(begun), chunks), payload.content_type)
-    return Content(payload.content_type, bytes(begun))
+def _placed(value: object, info: core_schema.SerializationInfo[Any]) -> dict[str, int]:
+    """What stands for a payload in the document that it is a field of."""
+    if not isinstance(info.context, Fields):
+        raise ValueError
+    return {PLACE: info.context.number(value)}
 
 
-async def _chained(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    yield first
-    async for chunk in rest:
-        yield chunk
+def _found(place: object, info: core_schema.ValidationInfo[Any]) -> Payload:
+    """The payload that a place in a document stands for."""
+    fields = info.context
+    number = place.get(PLACE) if isinstance(place, dict) and len(place) == 1 else None
+    if isinstance(fields, Fields) and type(number) is int and 0 <= number < len(fields.payloads):
+        return fields.payloads[number]
+    raise ValueError("no payload stands for it")
 
 
 async def save(chunks: AsyncIterator[bytes], path: Path) -> Path:
@@ -161,7 +200,13 @@ async def save(chunks: AsyncIterator[bytes], path: Path) -> Path:
 # --- where the bytes are ---------------------------------------------------------------------------
 
 
-def _store(source: Source) -> _Store:
+def is_source(value: object) -> TypeGuard[Source]:
+    """Whether a payload can be made of it."""
+    bytes_or_file = isinstance(value, bytes | bytearray | memoryview | Path) or callable(getattr(value, "read", None))
+    return bytes_or_file or isinstance(value, AsyncIterable)
+
+
+def _store(source: Source) -> Store:
     if isinstance(source, bytes | bytearray | memoryview):
         return _Bytes(bytes(source))
     if isinstance(source, Path):
@@ -177,6 +222,8 @@ def _store(source: Source) -> _Store:
 
 class _Bytes:
     """In memory."""
+
+    again = True
 
     def __init__(self, data: bytes) -> None:
         self._data = data
@@ -196,7 +243,8 @@ class _File:
     def __init__(self, path: Path) -> None:
         self._path = path
         try:
-            self.length: int | None = path.stat().st_size if path.is_file() else None
+            self.again = path.is_file()  # and no pipe
+            self.length: int | None = path.stat().st_size if self.again else None
         except OSError as error:
             raise UsageError(f"{path}: cannot be read: {error.strerror}") from None
         if not path.exists():
@@ -207,12 +255,15 @@ class _File:
 
     async def chunks(self) -> AsyncIterator[bytes]:
         with self.open() as file:
-            async for chunk in _read(file):
-                yield chunk
+            async with closed(read_chunks(file)) as chunks:
+                async for chunk in chunks:
+                    yield chunk
 
 
 class _Opened:
     """A file that somebody else opened, and closes."""
+
+    again = False
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
@@ -221,13 +272,14 @@ class _Opened:
     def open(self) -> BinaryIO:
         return self._file
 
-    async def chunks(self) -> AsyncIterator[bytes]:
-        async for chunk in _read(self._file):
-            yield chunk
+    def chunks(self) -> AsyncIterator[bytes]:
+        return read_chunks(self._file)
 
 
 class Once:
     """An iterator: it can be gone through once."""
+
+    again = False
 
     def __init__(self, source: AsyncIterable[bytes], length: int | None = None) -> None:
         self._source: AsyncIterable[bytes] | None = source
@@ -240,14 +292,17 @@ class Once:
         source, self._source = self._source, None
         if source is None:
             raise UsageError("this payload was read already, and can be read once")
-        async for chunk in source:
-            if not isinstance(chunk, bytes | bytearray | memoryview):
-                raise InvalidArguments(f"an iterator of a payload gave {type(chunk).__name__}; let it give bytes")
-            yield bytes(chunk)
+        async with closed(aiter(source)) as chunks:
+            async for chunk in chunks:
+                if not isinstance(chunk, bytes | bytearray | memoryview):
+                    raise InvalidArguments(f"an iterator of a payload gave {type(chunk).__name__}; let it give bytes")
+                yield bytes(chunk)
 
 
 class Spooled:
     """Verified parts in a spool, opened as they are read; what has changed since does not open."""
+
+    again = True
 
     def __init__(self, spool: Spool, opener: PartOpener) -> None:
         self._spool, self._opener = spool, opener
@@ -298,7 +353,18 @@ class _Reader(io.RawIOBase):
         return len(found)
 
 
-async def _read(file: BinaryIO) -> AsyncIterator[bytes]:
+@contextlib.asynccontextmanager
+async def closed(chunks: AsyncIterator[bytes]) -> AsyncIterator[AsyncIterator[bytes]]:
+    """Bytes to go through, and what gives them closed at the end: else its own end would come some time later."""
+    try:
+        yield chunks
+    finally:
+        if isinstance(chunks, AsyncGeneratorType):
+            await chunks.aclose()
+
+
+async def read_chunks(file: BinaryIO) -> AsyncIterator[bytes]:
+    """What is left of a file, read by a thread."""
     read: Callable[[int], bytes] = file.read
     while chunk := await asyncio.to_thread(read, READ):
         if not isinstance(chunk, bytes):

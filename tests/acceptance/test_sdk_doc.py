@@ -12,7 +12,7 @@ import pytest
 from tests.acceptance.typed import TIMEOUT_S, bunny, environment, up
 
 ROOT = Path(__file__).resolve().parents[2]
-CHECKED = ("contract.py", "worker.py", "submit.py", "restart.py", "store.py", "films.py", "frames.py")
+CHECKED = ("contract.py", "worker.py", "submit.py", "restart.py", "store.py", "films.py", "frames.py", "scenes.py")
 RESUME = """\
 import asyncio
 from pathlib import Path
@@ -29,10 +29,16 @@ asyncio.run(asyncio.wait_for(test_thumbnails.test_thumbnails(), 30))
 """
 FILMS = """\
 import asyncio
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import films
+import scenes
 from bridge.testing import memory_bridge
+
+
+async def sound() -> AsyncIterator[bytes]:
+    yield bytes(300_000)
 
 
 async def main() -> None:
@@ -44,6 +50,15 @@ async def main() -> None:
         bridge.producer("relay-api") as relay,
     ):
         print((await films.cut_one(relay, film, Path("out"))).stat().st_size, await films.measure_one(relay, film))
+    async with (
+        memory_bridge("bridge.yaml") as bridge,
+        bridge.working(scenes.dubber, "bunny"),
+        bridge.producer("relay-api") as relay,
+    ):
+        print((await scenes.dub_one(relay, film, sound(), Path("dubbed"))).stat().st_size)
+        print(await scenes.dub_once(relay, film), await scenes.dub_many(relay, [film, film]))
+        async with relay.inbox("films") as inbox:
+            print((await scenes.store(await anext(inbox), Path("kept"))).stat().st_size)
 
 
 asyncio.run(asyncio.wait_for(main(), 30))
@@ -84,7 +99,8 @@ def application(tmp_path: Path) -> Path:
     text = policy.read_text()
     assert "inbox: []" in text
     text = text.replace("inbox: []", "inbox: [relay-api]")
-    films = "  films: {producers: [relay-api], workers: bunny, kinds: [cut, frames], max_payload: 8MiB}\n"
+    kinds, more = "kinds: [cut, dub, frames]", "max_payload: 8MiB, inbox: [relay-api]"
+    films = f"  films: {{producers: [relay-api], workers: bunny, {kinds}, {more}}}\n"
     policy.write_text(text.replace("queues:\n", f"queues:\n{films}"))
     return tmp_path
 
@@ -110,7 +126,8 @@ def test_its_films_are_cut(application: Path) -> None:
         text=True,
         timeout=TIMEOUT_S,
     )
-    assert "400000 400000\n" in done.stdout, done.stderr
+    printed = [line for line in done.stdout.splitlines() if not re.match(r"\d{4}-", line)]  # and not logged
+    assert printed == ["400000 400000", "300000", "True [300000, 300000]", "300000"], done.stderr
 
 
 def test_its_frames_stream(application: Path) -> None:

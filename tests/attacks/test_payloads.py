@@ -386,13 +386,3 @@ async def test_no_room_on_the_producers_disk(monkeypatch: pytest.MonkeyPatch, tm
         assert type(error.value).__name__ == "SpoolFull"
         assert "out" not in os.listdir(tmp_path)
         assert (await job.result(to=tmp_path / "out")).read_bytes() == DATA
-
-
-async def test_keys_and_batches_take_what_travels_inline() -> None:
-    rig = fleet()
-    async with rig.producer() as relay:
-        with pytest.raises(Exception, match="inline"):
-            await relay.submit("thumbs", "resize", DATA, key="order-42")
-        (error,) = await relay.submit_many("thumbs", "resize", [DATA])
-    assert isinstance(error, PayloadTooLarge)
-    assert parts(rig) == []

@@ -77,14 +77,6 @@ async def test_arguments_are_checked_before_anything_is_sent() -> None:
     assert not fleet.held("aws", "JOBS_thumbs")
 
 
-async def test_of_many_what_does_not_travel_inline_is_refused() -> None:
-    fleet = Fleet.make(policy(max_payload=1 << 20, payload_bytes=4 << 20))
-    async with fleet.producer() as relay:
-        (error,) = await relay.submit_many("thumbs", "resize", [bytes(262_145)])
-    assert isinstance(error, PayloadTooLarge)
-    assert "INLINE_LIMIT" in str(error)
-
-
 async def test_an_expired_bundle_stops_submits(monkeypatch: pytest.MonkeyPatch) -> None:
     fleet = Fleet.make(policy())
     async with fleet.producer() as relay:

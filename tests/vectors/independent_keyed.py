@@ -22,16 +22,16 @@ def session_of(secret: bytes, producer: str, queue: str, key: str) -> str:
 def tag_of(secret: bytes, content_type: str, body: bytes) -> str:
     rest = hashlib.sha256(body).digest()
     if content_type == "application/json":
-        rest = _written(json.loads(body)).encode("utf-8")
+        rest = written(json.loads(body)).encode("utf-8")
     canonical = content_type.encode("ascii") + b"\0" + rest
     return hmac.new(secret, struct.pack(">I", len(canonical)) + canonical, hashlib.sha256).hexdigest()
 
 
-def _written(value: object) -> str:
+def written(value: object) -> str:
     if isinstance(value, dict):
-        return "{" + ",".join(f"{_written(key)}:{_written(value[key])}" for key in sorted(value)) + "}"
+        return "{" + ",".join(f"{written(key)}:{written(value[key])}" for key in sorted(value)) + "}"
     if isinstance(value, list):
-        return "[" + ",".join(map(_written, value)) + "]"
+        return "[" + ",".join(map(written, value)) + "]"
     return json.dumps(value, ensure_ascii=False)  # one number, text or word
 
 

@@ -24,20 +24,28 @@ Change = Callable[[list[bytes]], list[bytes]]
 
 
 def sent(
-    payload: bytes,
+    payload: bytes | None,
     change: Change = list,
     lie: Callable[[Manifest], Manifest] = lambda manifest: manifest,
     seal: Callable[[int, bytes, bytes], bytes] | None = None,
+    content_type: str = "application/octet-stream",
+    body: bytes = b"",
 ) -> tuple[bytes, list[bytes]]:
     """A job with a payload in parts, and the messages of its transfer.
 
     Args:
-        payload: What its author has.
+        payload: What its author has; None is no payload in parts.
         change: What a broker makes of the messages.
         lie: What its author says instead of the truth.
         seal: How its author seals, given the number, the key and the bytes of a part.
+        content_type: What the prelude says.
+        body: Of the message itself.
     """
     relay = Sealer(IDENTITIES["relay"])
+    core = Core("job", "thumbs", "resize", f"{SESSION}.1", 0, "relay", b"", "bunny", NOW, NOW + 60_000, b"", "normal")
+    content = Content(content_type, body)
+    if payload is None:
+        return relay.seal(Draft(core, (BUNNY,), content), NOW).data, []
     wrap = relay.wrap((BUNNY,), NOW)
     sealer = PartSealer(wrap.secret)
     stored = [sealer.seal(payload[at : at + 262_144])[1] for at in range(0, len(payload), 262_144)]
@@ -49,12 +57,7 @@ def sent(
         ]
         pieces = [b"".join(map(crypto.sha256, stored))]
         manifest = replace(manifest, index=crypto.sha256(pieces[0]))
-    said = lie(manifest)
-    core = Core(
-        "job", "thumbs", "resize", f"{SESSION}.1", 0, "relay", b"", "bunny", NOW, NOW + 60_000, b"", "normal",
-        transfer=said.transfer, index=said.index, length=said.length,
-    )  # fmt: skip
-    draft = Draft(core, (BUNNY,), Content("application/octet-stream", b""), wrap=wrap)
+    draft = Draft(core, (BUNNY,), content).naming(lie(manifest), wrap)
     return relay.seal(draft, NOW).data, change([*stored, *pieces])
 
 

@@ -1,0 +1,159 @@
+"""Payloads among the fields of arguments and results, through both clouds, in memory and with real servers."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from pydantic import BaseModel
+
+from bridge.composite import MAX_FIELDS
+from bridge.errors import InvalidArguments, JobFailed, PayloadTooLarge, UsageError
+from bridge.payload import PART
+from bridge.testing import embedded_bridge, memory_bridge
+from bridge.testing.rig import Rig
+from consumers import Worker
+from producers import Kind, Payload
+from tests.integration.test_payloads import POLICY
+
+BIG = os.urandom(2 * PART + 12_345)
+SMALL = os.urandom(999)
+
+
+@dataclass
+class Cut:
+    title: str
+    film: Payload
+    sound: Payload | None = None
+    stills: list[Payload] = field(default_factory=list)
+
+
+class Made(BaseModel):
+    title: str
+    film: Payload
+    lengths: list[int]
+
+
+CUT = Kind("films", "echo", args=Cut, result=Made)
+MEASURE = Kind("films", "count", args=Cut, result=dict[str, str])
+worker = Worker()
+
+
+@worker.handler(CUT)
+async def cut(args: Cut) -> Made:
+    found = [args.film, *([args.sound] if args.sound else []), *args.stills]
+    return Made(title=args.title, film=args.film, lengths=[each.length or 0 for each in found])
+
+
+@worker.handler(MEASURE)
+def measure(args: Cut) -> dict[str, str]:
+    found = {"film": args.film, **({"sound": args.sound} if args.sound else {})}
+    return {name: hashlib.sha256(each.read()).hexdigest() for name, each in found.items()}
+
+
+@worker.handler("films", "tell")
+async def tell(data: bytes) -> Made:
+    async def twice() -> AsyncIterator[bytes]:
+        yield data
+        yield data
+
+    return Made(title="twice", film=Payload(twice(), "video/mp4"), lengths=[])
+
+
+Opens = Callable[..., contextlib.AbstractAsyncContextManager[Rig]]
+both = pytest.mark.parametrize("opens", [memory_bridge, embedded_bridge], ids=["memory", "servers"])
+
+
+@pytest.fixture(autouse=True)
+def spool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("BUNNY_SPOOL", str(tmp_path / "spool"))
+    (tmp_path / "bridge.yaml").write_text(POLICY)
+    return tmp_path / "spool"
+
+
+async def once(data: bytes) -> AsyncIterator[bytes]:
+    for at in range(0, len(data), 99_999):
+        yield data[at : at + 99_999]
+
+
+@both
+async def test_fields_there_and_back(opens: Opens, tmp_path: Path, spool: Path) -> None:
+    path = tmp_path / "film"
+    path.write_bytes(BIG)
+    async with (
+        opens(tmp_path / "bridge.yaml") as rig,
+        rig.working(worker, "bunny"),
+        rig.producer("relay") as relay,
+    ):
+        small = Cut("small", Payload(SMALL, "video/mp4"), Payload(b""), [Payload(once(SMALL))])
+        made = await (await relay.submit(CUT, small)).result()
+        assert (made.title, made.film.content_type, made.film.read()) == ("small", "video/mp4", SMALL)
+        assert made.lengths == [999, 0, 999]
+        stills = [Payload(once(BIG)), Payload(SMALL)]
+        large = Cut("large", Payload(path, "video/mp4"), Payload(once(SMALL)), stills)
+        told: list[int] = []
+        job = await relay.submit(CUT, large, progress=told.append)
+        made = await job.result()
+        assert (made.film.content_type, made.film.length) == ("video/mp4", len(BIG))
+        assert made.lengths == [len(BIG), 999, len(BIG), 999]
+        assert told[-1] > 2 * len(BIG)
+        assert b"".join([chunk async for chunk in made.film]) == BIG
+        with made.film.open() as file:
+            file.seek(PART - 3)
+            assert file.read(7) == BIG[PART - 3 : PART + 4]
+        assert (await made.film.save(tmp_path / "out")).read_bytes() == BIG
+        measured = await (await relay.submit(MEASURE, Cut("sums", Payload(BIG), Payload(SMALL)))).result()
+        assert measured == {name: hashlib.sha256(data).hexdigest() for name, data in (("film", BIG), ("sound", SMALL))}
+        twice = await (await relay.submit("films", "tell", BIG)).result(Made)
+        assert (twice.film.content_type, twice.film.read()) == ("video/mp4", BIG + BIG)
+        with path.open("rb") as file:  # what a payload is made of does as well
+            sent = Cut("made", path, file, [SMALL, once(SMALL)])  # type: ignore[arg-type,list-item]
+            assert (await (await relay.submit(CUT, sent)).result()).lengths == [len(BIG), len(BIG), 999, 999]
+    assert os.listdir(spool) == []
+
+
+async def test_what_is_said_before_it_is_sent(tmp_path: Path) -> None:
+    async with memory_bridge(tmp_path / "bridge.yaml") as rig, rig.producer("relay") as relay:
+        nine = tmp_path / "nine"
+        with nine.open("wb") as file:
+            file.truncate(9 * 1024 * 1024)
+        for args, error, words in (
+            (Cut("a", Payload(nine), Payload(b"")), PayloadTooLarge, "max_payload"),
+            (Cut("a", Payload(b""), stills=[Payload(b"") for _ in range(MAX_FIELDS)]), InvalidArguments, "MAX_FIELDS"),
+            (Cut("a", Payload(b"", "Video")), InvalidArguments, "media type"),
+            (Cut("a", tmp_path / "none"), UsageError, "no such file"),  # type: ignore[arg-type]
+            (Cut("a", "text"), InvalidArguments, "Payload"),  # type: ignore[arg-type]
+        ):
+            with pytest.raises(error, match=words):
+                await relay.submit(CUT, args)
+        with pytest.raises(InvalidArguments, match="declared as Payload"):
+            await relay.submit("films", "echo", {"film": Payload(b"")})
+        whole = sum([nine.stat().st_size, 1])
+        with pytest.raises(PayloadTooLarge, match="max_payload"):  # that it is too much is seen on the way
+            await relay.submit(CUT, Cut("a", Payload(once(bytes(whole)))))
+        held = [message for message in rig.held("aws", "PARTS_films") if message.data] if hasattr(rig, "held") else []
+        assert held == []
+
+
+async def test_who_names_no_type_is_told_to(tmp_path: Path) -> None:
+    async with (
+        memory_bridge(tmp_path / "bridge.yaml") as rig,
+        rig.working(worker, "bunny"),
+        rig.producer("relay") as relay,
+    ):
+        for size in (9, len(BIG)):
+            job = await relay.submit("films", "tell", BIG[:size])
+            for type_ in (None, bytes, Payload):
+                with pytest.raises(InvalidArguments, match="name its type"):
+                    await job.result(type_)
+            with pytest.raises(InvalidArguments, match="among its fields"):
+                await job.result(to=tmp_path / "out")
+            with pytest.raises(InvalidArguments, match="among its fields"):
+                [chunk async for chunk in job.stream()]
+            with pytest.raises(JobFailed, match="InvalidArguments"):
+                await (await relay.submit("films", "tell", Cut("a", Payload(BIG[:size])))).result()
