@@ -23,27 +23,11 @@ from bench import floor, plain
 from bench.cost import Meter
 from bench.noop import Echo
 from bench.pace import Result, paced
+from bench.policy import bench_policy
 from bench.table import Run, line, summary
 from bridge.devserver import Bridge, running
 from bridge.observe import configure
-from bridge.policy import Policy, load_policy
 from producers import Producer
-
-POLICY: Final = """\
-version: 1
-bridge: bench
-clouds:
-  aws:   {{role: hub, clients: "tls://hub.test:4222", leafnodes: "tls://leaf.test:7422", durability: {durability}}}
-  azure: {{role: leaf, clients: "tls://azure.test:4222", durability: {durability}}}
-identities:
-  producer:   {{cloud: aws}}
-  pool:       {{cloud: azure}}
-  prov-aws:   {{cloud: aws, role: provisioner}}
-  prov-azure: {{cloud: azure, role: provisioner}}
-  link:       {{cloud: azure, role: link}}
-queues:
-  bench: {{producers: [producer], workers: pool, kinds: [echo, model]}}
-"""
 
 WARM: Final = 1000
 """Jobs before those that count: connections made, code warm, wraps known."""
@@ -124,7 +108,7 @@ async def measure(options: argparse.Namespace) -> list[dict[str, object]]:
     """The sides in turn, for each window; medians over the repetitions."""
     args = {"data": "x" * (options.size - len('{"data":""}'))}
     with tempfile.TemporaryDirectory() as place:
-        async with running(_policy(Path(place), options.durability), Path(place, "bridge")) as bridge:
+        async with running(bench_policy(Path(place), options.durability), Path(place, "bridge")) as bridge:
             rows = []
             for window in options.windows:
                 jobs = options.jobs if window > 1 else max(1000, options.jobs // 10)
@@ -135,12 +119,6 @@ async def measure(options: argparse.Namespace) -> list[dict[str, object]]:
                 rows.append(summary(window, jobs, runs))
                 print(line(rows[-1]), file=sys.stderr, flush=True)
             return rows
-
-
-def _policy(folder: Path, durability: str) -> Policy:
-    path = folder / "bridge.yaml"
-    path.write_text(POLICY.format(durability=durability))
-    return load_policy(path)
 
 
 def main() -> None:

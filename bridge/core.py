@@ -133,10 +133,15 @@ class Core:
         value: dict[str, Any] = {"v": 1, "type": self.type}
         try:
             for name, each in _FIELDS[self.type].items():
-                value[name] = each.written(getattr(self, each.attribute))
+                held = getattr(self, each.attribute)
+                value[name] = written = held if each.write is None else each.write(held)
+                if each.read(written) != held:
+                    raise ValueError
             for name, each in _OPTIONAL[self.type].items():
                 if held := getattr(self, each.attribute):  # left out where there is none, never null
-                    value[name] = each.written(held)
+                    value[name] = written = held if each.write is None else each.write(held)
+                    if each.read(written) != held:
+                        raise ValueError
                 elif held != _NOTHING[each.attribute]:
                     raise ValueError
         except (ValueError, TypeError):
@@ -232,14 +237,8 @@ def _spell(seconds: int) -> str:
 class _Field:
     attribute: str
     read: Callable[[Any], Any]
-    write: Callable[[Any], Any]
-
-    def written(self, held: Any) -> Any:  # noqa: ANN401  a JSON value
-        """As JSON has it, checked by being read again."""
-        value = self.write(held)
-        if self.read(value) != held:
-            raise ValueError
-        return value
+    write: Callable[[Any], Any] | None = None
+    """None where it is in JSON as it is held."""
 
 
 _REMEMBERED: Final = 4096
@@ -250,10 +249,6 @@ _WORKER: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _JOB_ID: Final = re.compile(rf"{SESSION.pattern}\.(?:{DECIMAL.pattern})")
 _TRACEPARENT: Final = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 """W3C Trace Context, 3.2: neither id is all zeros. Another version than 00 could be longer, and is refused."""
-
-
-def _identity(value: Any) -> Any:  # noqa: ANN401  a JSON value
-    return value
 
 
 @lru_cache(_REMEMBERED)
@@ -308,7 +303,7 @@ def _job_id(value: object) -> str:
 
 
 def _plain(attribute: str, read: Callable[[object], object]) -> _Field:
-    return _Field(attribute, read, _identity)
+    return _Field(attribute, read)
 
 
 def _bytes(attribute: str, length: int) -> _Field:

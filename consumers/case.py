@@ -61,6 +61,8 @@ class Case:
     settings: QueueSettings
     delivery: Delivery
     job: Authenticated
+    core: Core = field(init=False)
+    """What the producer signed."""
     attempt: int = 0
     """0 until it starts."""
     looked: float = 0.0
@@ -81,15 +83,13 @@ class Case:
     place: Place = field(default_factory=Nowhere)
     """Where it runs, or waits to."""
 
+    def __post_init__(self) -> None:
+        self.core = self.job.core
+
     @property
     def parent(self) -> Span | str | None:
         """What is to be the parent of what is done about it from now on."""
         return self.span if self.span.traceparent is not None else self.core.traceparent
-
-    @property
-    def core(self) -> Core:
-        """What the producer signed."""
-        return self.job.core
 
     def answer(
         self, type: str, attempt: int, worker: str, now: int, traceparent: str | None = None, args_tag: bytes = b""

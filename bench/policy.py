@@ -1,0 +1,31 @@
+"""The bridge that is measured: two clouds, one producer, one pool, one queue."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+from bridge.policy import Policy, load_policy
+
+POLICY: Final = """\
+version: 1
+bridge: bench
+clouds:
+  aws:   {{role: hub, clients: "tls://hub.test:4222", leafnodes: "tls://leaf.test:7422", durability: {durability}}}
+  azure: {{role: leaf, clients: "tls://azure.test:4222", durability: {durability}}}
+identities:
+  producer:   {{cloud: aws}}
+  pool:       {{cloud: azure}}
+  prov-aws:   {{cloud: aws, role: provisioner}}
+  prov-azure: {{cloud: azure, role: provisioner}}
+  link:       {{cloud: azure, role: link}}
+queues:
+  bench: {{producers: [producer], workers: pool, kinds: [echo, model]}}
+"""
+
+
+def bench_policy(folder: Path, durability: str = "process") -> Policy:
+    """Write it, and read it as ``bunny`` does."""
+    path = folder / "bridge.yaml"
+    path.write_text(POLICY.format(durability=durability))
+    return load_policy(path)
