@@ -64,6 +64,14 @@ def sha256(data: bytes | memoryview) -> bytes:
     return hashlib.sha256(data).digest()
 
 
+def sha256_twice(data: memoryview, first: int) -> tuple[bytes, bytes]:
+    """SHA-256 of the first bytes, and of all of them, in one pass."""
+    digest = hashlib.sha256(data[:first])
+    of_first = digest.digest()
+    digest.update(data[first:])
+    return of_first, digest.digest()
+
+
 def keyed_hash(secret: bytes, *parts: bytes) -> bytes:
     """HMAC-SHA256 of parts, each after its length, so that no two sequences of parts are the same bytes."""
     return hmac.digest(secret, b"".join(len(part).to_bytes(4) + part for part in parts), "sha256")
@@ -145,7 +153,7 @@ def leaf_hash(data: bytes | memoryview) -> bytes:
 
 
 def _node_hash(left: bytes, right: bytes) -> bytes:
-    return sha256(b"\x01" + left + right)
+    return hashlib.sha256(b"\x01" + left + right).digest()
 
 
 def merkle_tree(leaves: Sequence[bytes]) -> tuple[bytes, list[list[bytes]]]:

@@ -236,7 +236,7 @@ class Opener:
     def __init__(self, keys: Identity | Keyring, trust: Trust) -> None:
         self.ring = Keyring.of(keys)
         self._name = self.ring.identity.name
-        # Keyed by the wrap's own hash too: a wrap_id alone could be answered with another wrap's secret.
+        # Keyed by the wrap itself too: a wrap_id alone could be answered with another wrap's secret.
         self._secrets: OrderedDict[tuple[bytes, bytes, bytes, bytes], Derivation] = OrderedDict()
         self._roots: OrderedDict[tuple[bytes, int, bytes, bytes], bool] = OrderedDict()
         self._trust = trust
@@ -286,7 +286,7 @@ class Opener:
         if crypto.sha256(frame.ciphertext) != frame.ciphertext_digest:
             raise BadSignature("the ciphertext is not the one that was signed")
         self._trust.authorise(core.type, core.queue, core.kind, core.sender, core.recipient, core.producer or None)
-        return Authenticated(core, crypto.sha256(frame.head), frame.wraps, frame.before_digest, bytes(frame.ciphertext))
+        return Authenticated(core, frame.digest, frame.wraps, frame.before_digest, bytes(frame.ciphertext))
 
     def open(self, message: Authenticated) -> Opened:
         """Unwrap the secret, open the body, check the prelude.
@@ -303,7 +303,7 @@ class Opener:
         if mine is None:
             raise WrongRecipient(f"sealed to no key that {self._name} has")
         kid, wrap = mine
-        cached = (kid, core.sender_kid, core.wrap_id, crypto.sha256(wrap))
+        cached = (kid, core.sender_kid, core.wrap_id, wrap)
         secret = self._secrets.get(cached)
         if secret is None:
             secret = Derivation(keys[kid].unwrap(wrap, _wrap_info(core.sender_kid, kid, core.wrap_id)))

@@ -28,6 +28,8 @@ class Frame:
     core: Core
     head: memoryview
     """Every byte before the signature block: what is signed."""
+    digest: bytes
+    """SHA-256 of them."""
     before_digest: bytes
     """SHA-256 of every byte before ``ct_len``: what the body's key is bound to."""
     wraps: tuple[tuple[bytes, bytes], ...]
@@ -73,10 +75,11 @@ def parse(data: bytes) -> Frame:
     if n > 1 and len({kid for kid, _ in wraps}) != n:
         raise BadFrame("two wraps for one key")
     view = memoryview(data)
-    before_digest = crypto.sha256(view[:at])
+    before = at
     ciphertext_len, ciphertext_digest = _CLOSE.unpack_from(data, at)
     at += _CLOSE.size
     head = view[:at]
+    before_digest, digest = crypto.sha256_twice(head, before)
     kid, size, index = _BLOCK.unpack_from(data, at)
     at += _BLOCK.size
     if not index < size <= MAX_TREE:
@@ -91,7 +94,9 @@ def parse(data: bytes) -> Frame:
     if core.type == "start" and ciphertext_len:
         raise BadFrame("a start with a ciphertext")
     signature = data[signed:at]
-    return Frame(core, head, before_digest, wraps, ciphertext_digest, kid, size, index, path, signature, view[at:])
+    return Frame(
+        core, head, digest, before_digest, wraps, ciphertext_digest, kid, size, index, path, signature, view[at:]
+    )
 
 
 def head(core: Core, wraps: Sequence[tuple[bytes, bytes]]) -> bytes:
