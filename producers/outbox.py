@@ -289,7 +289,10 @@ class Outbox:
         data = await self._copies.read(copy)
         if self._copies.get(copy.key) is not copy:
             return  # answered meanwhile
-        headers = {**_headers(frame.parse(data).core, copy.token.digest), RESEND_HEADER: "1"}
+        core = frame.parse(data).core
+        headers = {**_headers(core, copy.token.digest), RESEND_HEADER: "1"}
+        if core.length:  # sealed anew they would be others than were signed: if they are lost too, its worker says so
+            _log.warning("job_sent_again_without_parts", queue=core.queue, job=core.job, bytes=core.length)
         with contextlib.suppress(SubjectTaken):  # then it is there
             await self._publish(copy.stream, copy.subject, data, headers, PUBLISH_TIMEOUT_S)
         self._copies.stored(copy.key)

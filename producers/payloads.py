@@ -16,7 +16,8 @@ from bridge.identity import Connection
 from bridge.job import Status
 from bridge.payload import Manifest, PartOpener
 from bridge.subjects import JobKey
-from bridge.transfer import IN_MEMORY, Aside, Incoming, Payload, Spool, Withdrawals
+from bridge.transfer import IN_MEMORY, Aside, Incoming, Payload, Spool, Withdrawals, sweep
+from bridge.transfer.aside import tidy
 from bridge.transfer.outgoing import Told
 from bridge.transfer.packing import check_body, check_type, unpack
 from bridge.transfer.value import Spooled, save
@@ -76,6 +77,8 @@ class Payloads:
         if fields and to is not None:
             raise _in_fields(key)
         check_type(content, wanted)
+        if to is not None:
+            await asyncio.to_thread(_tidy, to)
         if opened.payload is None:
             if to is not None:
                 return await save(aiter(Payload(content.body)), to)
@@ -124,6 +127,12 @@ class Payloads:
                 f"{settings.max_payload} (max_payload): it stands, and can be read where bridge.yaml says more"
             )
         return Incoming(self._transport, settings.work, key, parts)
+
+
+def _tidy(to: Path) -> None:
+    """Remove what processes that died left beside a file, but for what one may go on with."""
+    tidy(to)
+    sweep(to.parent, f".{to.name}.")
 
 
 def _in_fields(key: JobKey) -> InvalidArguments:

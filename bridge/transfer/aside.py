@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
+import glob
 import os
 import secrets
 import threading
@@ -13,6 +16,32 @@ from bridge.errors import UsageError
 
 BEHIND: Final = 8 * 1024 * 1024
 """After so many bytes the system begins to write them to the disk: the end need not wait for all of them."""
+
+
+def tidy(path: Path) -> None:
+    """Remove what ended processes left beside a file that is to be written: what they held, the system let go."""
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*.aside"):
+        with contextlib.suppress(OSError):
+            descriptor = os.open(left, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                left.unlink()
+            finally:
+                os.close(descriptor)
+
+
+def _made(path: Path) -> int:
+    """A new file, held for as long as it is open, so that nobody takes it for one that was left."""
+    while True:
+        path.unlink(missing_ok=True)
+        # 0600: what was sealed stays private.
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        with contextlib.suppress(OSError):  # some file systems know no locks: then nobody tidies up there either
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        with contextlib.suppress(OSError):
+            if path.stat().st_ino == os.fstat(descriptor).st_ino:
+                return descriptor
+        os.close(descriptor)  # tidied up between the two
 
 
 def target(path: Path | str) -> Path:
@@ -40,9 +69,7 @@ class Aside:
     def __init__(self, path: Path, mark: str | None = None) -> None:
         self._path = path
         self._aside = path.with_name(f".{path.name}.{mark or secrets.token_hex(4)}.aside")
-        self._aside.unlink(missing_ok=True)
-        # 0600: what was sealed stays private.
-        self._file: int | None = os.open(self._aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        self._file: int | None = _made(self._aside)
         self._written = self._behind = 0
         self._lock = threading.Lock()  # who is cancelled does not wait for the thread that writes
 

@@ -20,6 +20,7 @@ from bridge.errors import (
     TransportError,
 )
 from bridge.payload import PART, SEALED_PART, Manifest, PartSealer
+from bridge.render.streams import SENDING_S
 from bridge.subjects import JobKey
 from bridge.transfer.withdrawals import Withdrawals
 from bridge.transport import Transport
@@ -108,12 +109,14 @@ class _Storing:
         self._transport, self._key, self._transfer, self._full = transport, key, transfer, full
         self._stream = subjects.parts_stream(key.queue)
         self._tasks: set[asyncio.Task[None]] = set()
+        self._ends = asyncio.get_running_loop().time() + SENDING_S - STALL_S
         self.begun = 0
 
     async def start(self, number: int, data: bytes) -> None:
         """Begin to store a message, once there is room; raises what an earlier one came to."""
         while len(self._tasks) * SEALED_PART >= WINDOW_BYTES:
             await self._some(asyncio.FIRST_COMPLETED)
+        self._check_age()
         self.begun += 1
         self._tasks.add(asyncio.create_task(self._store(number, data), name="part"))
 
@@ -121,6 +124,7 @@ class _Storing:
         """Wait for all of them."""
         while self._tasks:
             await self._some(asyncio.ALL_COMPLETED)
+        self._check_age()
 
     async def cancel(self) -> None:
         """Give up what is under way."""
@@ -134,6 +138,14 @@ class _Storing:
             if error is not None:
                 raise error
 
+    def _check_age(self) -> None:
+        """Check that the first parts will be there for as long as the message that is to name them."""
+        if asyncio.get_running_loop().time() > self._ends:
+            raise PublishTimeout(
+                f"{self._stream}: a payload is not stored in a day (SENDING_S), which is what its stream's age allows "
+                "for; it was withdrawn"
+            )
+
     async def _store(self, number: int, data: bytes) -> None:
         clock = asyncio.get_running_loop().time
         give_up = clock() + STALL_S
@@ -146,6 +158,7 @@ class _Storing:
                 if self._full is None:
                     raise
                 await self._full()
+                self._check_age()
                 _log.warning("payload_waits_for_room", stream=self._stream)
                 await asyncio.sleep(FULL_PAUSE_S)
                 give_up = clock() + STALL_S

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import glob
 import os
 import tempfile
 import threading
@@ -129,10 +130,15 @@ class Spool:
         return last * SEALED_PART + self.manifest.size_of(last)
 
 
-def sweep(folder: Path) -> None:
-    """Remove what was left behind, and nobody went on with for a day, or is more than is kept."""
+def sweep(folder: Path, begins: str = "") -> None:
+    """Remove what was left behind, and nobody went on with for a day, or is more than is kept.
+
+    Args:
+        folder: Where.
+        begins: How the names of those begin that are meant.
+    """
     found: list[tuple[float, Path]] = []
-    for path in folder.glob(f"*{SUFFIX}"):
+    for path in folder.glob(f"{glob.escape(begins)}*{SUFFIX}"):
         with contextlib.suppress(OSError):
             found.append((path.stat().st_mtime, path))
     left, stale = 0, time.time() - STALE_S

@@ -5,19 +5,27 @@ from __future__ import annotations
 import asyncio
 from typing import Final
 
+import structlog
+
 from bridge import subjects
 from bridge.errors import TransportError
 from bridge.subjects import JobKey
 from bridge.transport import Transport
 
-WITHDRAW_S: Final = 60.0
-"""How long the parts of one payload may take: a server takes some thousands a second, and 65,544 are the most."""
+WITHDRAW_S: Final = 300.0
+"""How long the parts of one payload may take: a server takes some thousands a second, 65,544 are the most, and one that
+is restarted is back within a minute."""
+FIRST_PAUSE_S: Final = 0.5
+LONGEST_PAUSE_S: Final = 10.0
+"""Between two tries of what a server did not take; it doubles."""
 AT_ONCE: Final = 64
 """Withdrawn at once, of one payload."""
 PAYLOADS: Final = 8
 """Withdrawn at once; the others, whose answers came all together, wait for their turn."""
 CLOSE_S: Final = 2.0
 """How long the end of a process waits for what is under way."""
+
+_log = structlog.get_logger(__name__)
 
 
 class Withdrawals:
@@ -62,21 +70,29 @@ class Withdrawals:
             await self._withdraw(key, name, messages)
 
     async def _withdraw(self, key: JobKey, name: str, messages: int) -> None:
-        """An empty message takes the place of each, and lives a second."""
-        stream, clock = subjects.parts_stream(key.queue), asyncio.get_running_loop().time
-        give_up = clock() + WITHDRAW_S
+        """An empty message takes the place of each, and lives a second; what a server does not take is tried again."""
+        give_up = asyncio.get_running_loop().time() + WITHDRAW_S
         for first in range(0, messages, AT_ONCE):
-            left = give_up - clock()
-            if left <= 0:
-                return
-            sent = [
-                self._transport.publish(
-                    stream, subjects.part(key, name, number), b"", {"Nats-TTL": "1s"}, timeout=min(left, 10.0)
-                )
-                for number in range(first, min(first + AT_ONCE, messages))
-            ]
-            for outcome in await asyncio.gather(*sent, return_exceptions=True):
-                if isinstance(outcome, TransportError):
+            left, pause = list(range(first, min(first + AT_ONCE, messages))), FIRST_PAUSE_S
+            while left := await self._pass(key, name, left, give_up):
+                if asyncio.get_running_loop().time() + pause >= give_up:
+                    _log.warning("payload_not_withdrawn", queue=key.queue, job=key.job_id)
                     return
-                if isinstance(outcome, BaseException):
-                    raise outcome
+                await asyncio.sleep(pause)
+                pause = min(2 * pause, LONGEST_PAUSE_S)
+
+    async def _pass(self, key: JobKey, name: str, numbers: list[int], give_up: float) -> list[int]:
+        """Those of some messages that no empty one is known to have taken the place of."""
+        stream, clock = subjects.parts_stream(key.queue), asyncio.get_running_loop().time
+        timeout = max(min(give_up - clock(), 10.0), 0.001)
+        sent = [
+            self._transport.publish(stream, subjects.part(key, name, number), b"", {"Nats-TTL": "1s"}, timeout=timeout)
+            for number in numbers
+        ]
+        failed = []
+        for number, outcome in zip(numbers, await asyncio.gather(*sent, return_exceptions=True), strict=True):
+            if isinstance(outcome, TransportError):
+                failed.append(number)
+            elif isinstance(outcome, BaseException):
+                raise outcome
+        return failed

@@ -10,7 +10,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from bridge import subjects
-from bridge.errors import OutcomeUnknown, QueueFull
+from bridge.errors import JobFailed, OutcomeUnknown, QueueFull
 from bridge.fence import RESEND_HEADER
 from bridge.job import JobToken
 from bridge.memory import MemoryTransport
@@ -93,6 +93,36 @@ async def test_what_is_deleted_is_missed_and_sent_again_byte_for_byte(logs: list
     ]
     assert shown[f"bunny_producer_jobs_missing_total{JOB}"] == shown[f"bunny_producer_jobs_resent_total{JOB}"] == 1
     assert shown["bunny_producer_jobs_kept"] == shown["bunny_producer_kept_bytes"] == 0
+
+
+@pytest.mark.parametrize("parts", ["kept", "lost"])
+async def test_a_job_in_parts_is_sent_again_and_says_by_name_that_they_are_lost(
+    parts: str, logs: list[dict[str, object]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bridge.transfer.incoming.MISSING_S", 0.1)
+    data = bytes(300_000)
+    fleet, worker = Fleet.make(policy(max_payload=1 << 20, payload_bytes=8 << 20)), Worker()
+
+    @worker.handler("thumbs", "resize")
+    async def resize(args: bytes) -> int:
+        return len(args)
+
+    async with fleet.producer() as relay:
+        handle = await relay.submit("thumbs", "resize", data)
+        keyed = await relay.submit("thumbs", "resize", data, key="k")
+        for stream in ["JOBS_thumbs"] + ["PARTS_thumbs"] * (parts == "lost"):
+            purge(jobs(fleet, stream))
+        await until(lambda: len(fleet.held("aws", "JOBS_thumbs")) == 2)
+        assert len(told(logs, "job_sent_again_without_parts")) >= 2
+        async with fleet.working(worker):
+            if parts == "kept":
+                assert await handle.result() == await keyed.result() == len(data)
+                return
+            for job in (handle, keyed):
+                with pytest.raises(JobFailed, match="PartMissing"):
+                    await job.result()
+            again = await relay.submit("thumbs", "resize", data, key="k", retry_failed=True)  # with parts of its own
+            assert await again.result() == len(data)
 
 
 async def test_of_many_that_vanish_each_is_done_once_whether_or_not_somebody_waits(

@@ -13,6 +13,9 @@ import pytest
 from bridge.errors import Denied, OutboxFull, PublishTimeout, QueueFull, TransportError
 from bridge.memory import MemoryTransport
 from bridge.payload import PART
+from bridge.subjects import JobKey
+from bridge.transfer import Withdrawals
+from bridge.transfer.outgoing import STALL_S
 from bridge.transport import Message, PubAck
 from consumers import Worker
 from producers.copies import Copies
@@ -157,3 +160,64 @@ async def test_a_handle_that_is_dropped_is_let_go_and_its_parts_pass_once_the_jo
         assert kept(rig) > len(DATA)
         async with rig.working(worker):
             await until(lambda: kept(rig) == 0)
+
+
+async def test_parts_that_a_server_does_not_let_pass_at_once_are_withdrawn_later(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("bridge.transfer.withdrawals.FIRST_PAUSE_S", 0.01)
+    rig, failures = fleet(), [3]
+
+    class Away(MemoryTransport):
+        async def publish(
+            self,
+            stream: str,
+            subject: str,
+            data: bytes,
+            headers: Mapping[str, str] | None = None,
+            *,
+            expected: int | None = None,
+            timeout: float = 10.0,
+        ) -> PubAck:
+            if stream == PARTS and not data and subject.endswith(".1") and failures[0]:
+                failures[0] -= 1
+                raise PublishTimeout("away")
+            return await super().publish(stream, subject, data, headers, expected=expected, timeout=timeout)
+
+    worker = Worker()
+
+    @worker.handler("thumbs", "resize")
+    async def resize(data: bytes) -> int:
+        return len(data)
+
+    away = Away(rig.bridge, rig.bridge.cloud("aws"))
+    async with rig.working(worker), rig.producer(transport=away) as relay:
+        assert await (await relay.submit("thumbs", "resize", DATA)).result() == len(DATA)
+        await until(lambda: kept(rig) == 0)
+    assert failures == [0]
+
+
+async def test_a_withdrawal_gives_up_after_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bridge.transfer.withdrawals.FIRST_PAUSE_S", 0.01)
+    monkeypatch.setattr("bridge.transfer.withdrawals.WITHDRAW_S", 0.05)
+    rig = fleet()
+
+    class Away(MemoryTransport):
+        async def publish(self, *_: object, **__: object) -> PubAck:
+            raise PublishTimeout("away")
+
+    withdrawals = Withdrawals(Away(rig.bridge, rig.bridge.cloud("aws")))
+    await asyncio.wait_for(withdrawals.start(JobKey("thumbs", "relay", "a" * 24, 1), bytes(16), 99), 30)
+    await withdrawals.close()
+
+
+async def test_a_payload_that_takes_longer_than_its_parts_may_wait_is_withdrawn(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("bridge.transfer.outgoing.SENDING_S", STALL_S)
+    rig = fleet()
+    async with rig.producer() as relay:
+        with pytest.raises(PublishTimeout, match="SENDING_S"):
+            await relay.submit("thumbs", "resize", DATA)
+        await until(lambda: kept(rig) == 0)
+    assert rig.held("aws", "JOBS_thumbs") == []
