@@ -136,12 +136,11 @@ class Judge:
         if message is None:
             return None
         try:
-            self._answer(case, message.data, "result")
+            return Answered(self._answer(case, message.data, "result").core.transfer)
         except KeyConflict:
             return Conflict()
         except Refusal as refusal:
             return Poisoned(refusal)
-        return Answered()
 
     async def _judge(self, case: Case) -> Verdict:
         found = await self._consider(case)

@@ -12,7 +12,7 @@ import os
 import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from typing import Final, Literal
+from typing import ClassVar, Final, Literal
 
 import structlog
 
@@ -52,6 +52,8 @@ class NoLedger:
 
     refusing: State = ""
     """Why no work is taken; empty while it is."""
+    remembers: ClassVar[bool] = False
+    """Whether a result that was recorded may be published once more."""
 
     def recall(self, case: Case) -> Row | None:
         """What is remembered of a job that was delivered.
@@ -94,6 +96,8 @@ class Ledger(NoLedger):
     Args:
         file: Where it is kept.
     """
+
+    remembers = True
 
     def __init__(self, file: LedgerFile) -> None:
         self.refusing = ""

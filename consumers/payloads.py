@@ -25,7 +25,8 @@ from bridge.errors import (
     UsageError,
 )
 from bridge.job import Content
-from bridge.payload import PartOpener, PartSealer
+from bridge.payload import Manifest, PartOpener, PartSealer
+from bridge.subjects import JobKey
 from bridge.transfer import IN_MEMORY, Incoming, Payload, Spool, Withdrawals, send, sweep
 from bridge.transfer.packing import check_type, pack, unpack
 from bridge.transfer.value import Once, Spooled
@@ -160,6 +161,10 @@ class Payloads:
             _log.warning("payload_not_stored", queue=case.queue, job=case.core.job, error=type(error).__name__)
             raise Hindered(Snooze(TROUBLE_DELAY_S), type(error).__name__) from None
         return Done(packed.content(), Sent(wrap, manifest))
+
+    def withdraw(self, key: JobKey, manifest: Manifest) -> None:
+        """Have the parts pass of a result that is not the one that stands."""
+        self._withdrawals.start(key, manifest.transfer, manifest.messages)
 
     async def close(self) -> None:
         """Wait a little for what is being withdrawn."""

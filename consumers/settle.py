@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import re
 import secrets
+from collections.abc import Callable
 from typing import Final
 
 import structlog
@@ -28,7 +29,9 @@ from bridge.errors import (
     TransportError,
 )
 from bridge.job import Content, Failure, Status, encode
+from bridge.payload import Manifest
 from bridge.signals import NO_SPAN, Operation, Signals, Span, about, metrics
+from bridge.subjects import JobKey
 from bridge.transport import Delivery, Transport
 from consumers import replays
 from consumers.case import Case
@@ -91,6 +94,7 @@ class Settler:
         ledger: Where results are recorded before they are published.
         worker: The name of this process, for people.
         signals: Where measurements and spans go.
+        withdraw: Has the parts of a result pass.
     """
 
     def __init__(
@@ -102,7 +106,9 @@ class Settler:
         ledger: NoLedger,
         worker: str,
         signals: Signals,
+        withdraw: Callable[[JobKey, Manifest], None],
     ) -> None:
+        self._withdraw = withdraw
         self._judge = judge
         self._batcher = batcher
         self._opener = opener
@@ -230,11 +236,11 @@ class Settler:
         if traceparent is not None:
             headers["traceparent"] = traceparent
         await self._ledger.answered(case, data, now + case.settings.result_ttl_ms)
-        ended = await self._publish(case, data, headers)
+        ended = await self._publish(case, data, headers, sent)
         _log.debug("job_answered", queue=case.queue, job=case.core.job, attempt=case.attempt, status=str(status))
         return ended
 
-    async def _publish(self, case: Case, data: bytes, headers: dict[str, str]) -> str:
+    async def _publish(self, case: Case, data: bytes, headers: dict[str, str], sent: Sent | None = None) -> str:
         """Have a sealed result stored, unless one stands, then ack; returns as `_send`."""
         stream, subject = subjects.results_stream(case.queue), subjects.result(case.key)
         taken = ""
@@ -246,6 +252,7 @@ class Settler:
             except TransportError:
                 standing = None
             if isinstance(standing, Conflict):
+                self._lose(case, sent, b"")
                 await self._conflict(case)
                 return KeyConflict.__name__
             if isinstance(standing, Poisoned):
@@ -253,12 +260,18 @@ class Settler:
                 return FencePoisoned.__name__
             if standing is not None:
                 self._count(metrics.FENCE_HITS, case)
+                self._lose(case, sent, standing.transfer)
                 break
             await asyncio.sleep(TROUBLE_DELAY_S)
         await self._ack(case)
         if not taken:
             self._count(metrics.RESULT_BYTES, case, case.core.kind, by=len(data))
         return taken
+
+    def _lose(self, case: Case, sent: Sent | None, standing: bytes) -> None:
+        """Have the parts of a result pass that is not the one that stands, unless the ledger may yet publish it."""
+        if sent is not None and sent.manifest.transfer != standing and not self._ledger.remembers:
+            self._withdraw(case.key, sent.manifest)
 
     async def _seal(
         self, case: Case, status: Status, content: Content, sent: Sent | None, now: int, traceparent: str | None

@@ -113,6 +113,9 @@ class TooLate:
 class Answered:
     """A result stands and verifies: an earlier delivery was done."""
 
+    transfer: bytes = b""
+    """Of its payload in parts; empty where it has none."""
+
 
 @dataclass(frozen=True, slots=True)
 class Repeat:

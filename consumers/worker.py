@@ -338,7 +338,7 @@ class Worker:
             attempts = Attempts(opener, kept, streams, cancels, reports, threads, children, signals)
             meter, ledger = signals.meter, self._ledger
             judge = Judge(opener, sealer, transport, self._handlers, attempts, cancels, queues, ledger, worker, meter)
-            settler = Settler(judge, Batcher(sealer), opener, transport, ledger, worker, signals)
+            settler = Settler(judge, Batcher(sealer), opener, transport, ledger, worker, signals, kept.withdraw)
             self._intake = Intake(
                 judge,
                 cancels,

@@ -7,9 +7,11 @@ import gc
 import os
 import weakref
 from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
 
 import pytest
 
+from bridge import subjects
 from bridge.errors import Denied, OutboxFull, PublishTimeout, QueueFull, TransportError
 from bridge.memory import MemoryTransport
 from bridge.payload import PART
@@ -20,6 +22,7 @@ from bridge.transport import Message, PubAck
 from consumers import Worker
 from producers.copies import Copies
 from tests.fleet import Fleet, policy, until
+from tests.unit.test_producer import forge
 
 MIB = 1024 * 1024
 DATA = os.urandom(3 * PART + 77)
@@ -221,3 +224,32 @@ async def test_a_payload_that_takes_longer_than_its_parts_may_wait_is_withdrawn(
             await relay.submit("thumbs", "resize", DATA)
         await until(lambda: kept(rig) == 0)
     assert rig.held("aws", "JOBS_thumbs") == []
+
+
+@pytest.mark.parametrize("ledger", [False, True], ids=["no-ledger", "ledger"])
+async def test_parts_of_a_result_that_is_not_the_one_that_stands_are_withdrawn(ledger: bool, tmp_path: Path) -> None:
+    rig = fleet()
+    worker = Worker(data=tmp_path) if ledger else Worker()
+    begun, go = asyncio.Event(), asyncio.Event()
+
+    @worker.handler("thumbs", "resize")
+    async def resize(width: int) -> bytes:
+        begun.set()
+        await go.wait()
+        return DATA
+
+    def results() -> int:
+        return sum(len(each.data) for each in rig.held("azure", PARTS))
+
+    async with rig.working(worker), rig.producer() as relay:
+        job = await relay.submit("thumbs", "resize", 1)
+        await begun.wait()
+        answer = forge(rig, job.token)  # by another attempt, at another worker
+        await rig.transport("bunny").publish("RESULTS_thumbs", subjects.result(job.key), answer)
+        go.set()
+        assert await job.result() == 666
+        await until(lambda: rig.held("aws", "JOBS_thumbs") == [])
+        if ledger:  # whose result it is to publish again should the one that stands be lost
+            assert results() > len(DATA)
+        else:
+            await until(lambda: results() == 0)
