@@ -13,12 +13,12 @@ import pytest
 from pydantic import BaseModel
 
 from bridge.composite import MAX_FIELDS
-from bridge.errors import InvalidArguments, JobFailed, PayloadTooLarge, UsageError
+from bridge.errors import InvalidArguments, JobFailed, KeyConflict, PayloadTooLarge, UsageError
 from bridge.payload import PART
 from bridge.testing import embedded_bridge, memory_bridge
 from bridge.testing.rig import Rig
 from consumers import Worker
-from producers import Kind, Payload
+from producers import Handle, Kind, Payload
 from tests.integration.test_payloads import POLICY
 
 BIG = os.urandom(2 * PART + 12_345)
@@ -115,6 +115,35 @@ async def test_fields_there_and_back(opens: Opens, tmp_path: Path, spool: Path) 
             sent = Cut("made", path, file, [SMALL, once(SMALL)])  # type: ignore[arg-type,list-item]
             assert (await (await relay.submit(CUT, sent)).result()).lengths == [len(BIG), len(BIG), 999, 999]
     assert os.listdir(spool) == []
+
+
+async def test_keys_many_and_an_inbox_with_real_servers(tmp_path: Path) -> None:
+    path, policy = tmp_path / "film", tmp_path / "bridge.yaml"
+    path.write_bytes(BIG)
+    policy.write_text(
+        POLICY.replace("max_payload: 8MiB}\n  backwards", "max_payload: 8MiB, inbox: [relay]}\n  backwards")
+    )
+    async with (
+        embedded_bridge(policy) as rig,
+        rig.working(worker, "bunny"),
+        rig.producer("relay") as relay,
+        rig.producer("relay") as replica,
+        relay.inbox("films") as inbox,
+    ):
+        first = await relay.submit(CUT, Cut("keyed", Payload(path)), key="cut-1")
+        for same in (Payload(path), Payload(once(BIG))):
+            again = await replica.submit(CUT, Cut("keyed", same), key="cut-1")
+            assert (await again.result()).film.read() == BIG
+        assert again.id == first.id
+        with pytest.raises(KeyConflict):
+            await replica.submit(CUT, Cut("keyed", Payload(BIG[:-1])), key="cut-1")
+        result = await anext(inbox)
+        assert (await result.read(Made)).film.read() == BIG
+        await result.ack()
+        films = [BIG, SMALL, BIG[1:], b""]
+        jobs = await relay.submit_many(CUT, (Cut("many", Payload(film)) for film in films))
+        made = [await job.result() for job in jobs if isinstance(job, Handle)]
+        assert [each.film.length for each in made] == [len(film) for film in films]
 
 
 async def test_what_is_said_before_it_is_sent(tmp_path: Path) -> None:
