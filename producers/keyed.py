@@ -140,7 +140,7 @@ class Keys:
         tag = b""
         if large.again:
             async for _ in large:
-                pass
+                await asyncio.sleep(0)  # what is in memory is hashed without a pause
             tag = large.tag(self._secret)
             found = await self._find(Keyed(job, Tag(kind.name, tag), key), kind, timeout, retry_failed)
             if found is not None:

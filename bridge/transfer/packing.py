@@ -14,7 +14,8 @@ from bridge.job import INLINE_LIMIT, JSON, Content, declares, decode, encode
 from bridge.payload import PART
 from bridge.transfer.value import IN_MEMORY, Fields, Payload, closed, is_source, read_chunks
 
-_UNTYPED: Final = (Payload, Content, bytes, object)
+_UNTYPED: Final = (Payload, Content, bytes, object, Any)
+"""None of them says where a payload is."""
 
 
 class _Whole(Protocol):
@@ -90,11 +91,13 @@ class _Plain:
 
     def tag(self, secret: bytes) -> bytes:
         if self._payload.content_type == JSON:
+            if not self.again:
+                raise InvalidArguments("JSON of a keyed job that can be read once; pass it as bytes, or as a Path")
             return keyed.tag_of_json(secret, self._payload.read())
         return keyed.tag_of_bytes(secret, self._payload.content_type, _digest(self._hash))
 
     def check(self, type_: Any) -> None:  # noqa: ANN401
-        if self._payload.content_type == JSON and type_ not in _UNTYPED:
+        if self._payload.content_type == JSON and self.again and type_ not in _UNTYPED:
             decode(Content(JSON, self._payload.read()), type_)
 
 
@@ -134,7 +137,7 @@ class _Joined:
     def check(self, type_: Any) -> None:  # noqa: ANN401
         if type_ in (Payload, Content, bytes):
             raise _untyped()
-        if type_ is not object:
+        if type_ not in (object, Any):
             _decode(self._document, self._payloads, type_)
 
 

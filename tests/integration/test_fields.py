@@ -8,6 +8,7 @@ import os
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydantic import BaseModel
@@ -177,7 +178,7 @@ async def test_who_names_no_type_is_told_to(tmp_path: Path) -> None:
     ):
         for size in (9, len(BIG)):
             job = await relay.submit("films", "tell", BIG[:size])
-            for type_ in (None, bytes, Payload):
+            for type_ in (None, bytes, Payload, object, Any):
                 with pytest.raises(InvalidArguments, match="name its type"):
                     await job.result(type_)
             with pytest.raises(InvalidArguments, match="among its fields"):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from bridge.errors import BridgeError, KeyConflict, PayloadTooLarge, UsageError
+from bridge.errors import BridgeError, InvalidArguments, KeyConflict, PayloadTooLarge, UsageError
 from bridge.payload import PART
 from consumers import Reject, Worker
 from producers import Handle, Kind, Payload
@@ -149,6 +149,22 @@ async def test_bytes_that_change_while_they_are_read(tmp_path: Path) -> None:
             await relay.submit(COPY, Payload(path), key="k", progress=changed)
         await until(lambda: kept(rig) == 0)
     assert rig.held("aws", "JOBS_thumbs") == []
+
+
+async def test_json_that_can_be_read_once_has_no_key(tmp_path: Path) -> None:
+    rig, text = fleet(), b"[" + b"1," * 200_000 + b"1]"
+    path = tmp_path / "list"
+    path.write_bytes(text)
+    async with rig.producer() as relay:
+        first = await relay.submit("thumbs", "probe", Payload(path, "application/json"), key="k")
+        spread = Payload(text.replace(b",", b", "), "application/json")
+        assert (await relay.submit("thumbs", "probe", spread, key="k")).token == first.token
+        stored = kept(rig)
+        with path.open("rb") as file:
+            for source in (once(text), file):
+                with pytest.raises(InvalidArguments, match="read once"):
+                    await relay.submit("thumbs", "probe", Payload(source, "application/json"), key="k")
+        await until(lambda: kept(rig) == stored)
 
 
 async def test_many_at_once_of_any_length() -> None:
