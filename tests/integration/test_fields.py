@@ -14,7 +14,7 @@ import pytest
 from pydantic import BaseModel
 
 from bridge.composite import MAX_FIELDS
-from bridge.errors import InvalidArguments, JobFailed, KeyConflict, PayloadTooLarge, UsageError
+from bridge.errors import ConfigurationError, InvalidArguments, JobFailed, KeyConflict, PayloadTooLarge, UsageError
 from bridge.payload import PART
 from bridge.testing import embedded_bridge, memory_bridge
 from bridge.testing.rig import Rig
@@ -168,6 +168,20 @@ async def test_what_is_said_before_it_is_sent(tmp_path: Path) -> None:
             await relay.submit(CUT, Cut("a", Payload(once(bytes(whole)))))
         held = [message for message in rig.held("aws", "PARTS_films") if message.data] if hasattr(rig, "held") else []
         assert held == []
+
+
+def apart(args: Payload) -> None:
+    """Never called."""
+
+
+def apart_with_fields(args: dict[str, list[Cut]]) -> None:
+    """Never called."""
+
+
+@pytest.mark.parametrize("function", [apart, apart_with_fields])
+def test_a_process_of_its_own_takes_no_payload_at_any_depth(function: Callable[[Any], None]) -> None:
+    with pytest.raises(ConfigurationError, match="takes no Payload"):
+        Worker().handler("films", "echo", isolation="process")(function)
 
 
 async def test_who_names_no_type_is_told_to(tmp_path: Path) -> None:
