@@ -58,8 +58,10 @@ async def in_batches(
     async def stored(index: int, job: Parcel | Large) -> None:
         try:
             if isinstance(job, Large):
-                async with uploads:
+                try:
                     job = await outbox.seal_any(kind, job, terms)
+                finally:
+                    uploads.release()
             outcomes[index] = await store(job)
         except BridgeError as error:
             outcomes[index] = error
@@ -73,6 +75,8 @@ async def in_batches(
                 if isinstance(job, BridgeError):
                     outcomes.append(job)
                     continue
+                if isinstance(job, Large):  # before more of them are begun: each holds what was read of it
+                    await uploads.acquire()
                 await free.acquire()
                 outcomes.append(_PENDING)
                 group.create_task(stored(len(outcomes) - 1, job))
