@@ -161,6 +161,12 @@ class Handle(Generic[R]):
         outcome = self.outcome
         return (outcome.core.length or len(outcome.content.body)) if isinstance(outcome, Opened) else None
 
+    @property
+    def streamed(self) -> bool | None:
+        """Whether its result is no value but the end of the records that it yielded; None while that is not known."""
+        outcome = self.outcome
+        return streamed(outcome.content) if isinstance(outcome, Opened) else None
+
     def succeeded(self) -> bool:
         """Whether it is done, and the handler returned."""
         return self.status is Status.SUCCEEDED

@@ -200,13 +200,8 @@ class _Reading:
         if isinstance(ended, End):
             self._chain = Chain(ended.run)
             return
-        try:
-            run = await segments.last(self._restarted, 1, MAX_RUNS)
-        except (Denied, NotConnected):
-            raise
-        except TransportError:  # then it is found by and by
-            return
-        self._chain = Chain(max(run, 1))
+        # Where nobody answers, a later run is found by and by.
+        self._chain = Chain(max(await segments.last(self._restarted, 1, MAX_RUNS), 1))
 
     async def _look(self, ended: End | Opened | BridgeError | None) -> list[Message] | None:
         """What follows, as far as it is there; None where nobody answers.

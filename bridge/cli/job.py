@@ -9,8 +9,9 @@ import typer
 
 from bridge.cli.frame import AsJson, BridgeFolder, example, group, run
 from bridge.cli.jobstate import State, look
+from bridge.cli.lines import Lines, followed, print_end
 from bridge.cli.out import Out, printable
-from bridge.cli.results import Arrived, arrived, print_result
+from bridge.cli.results import Arrived
 from bridge.cli.who import IdentityFolder, choose, producing, seconds
 from bridge.job import JobToken
 
@@ -74,20 +75,23 @@ def wait(
 ) -> None:
     """Wait for a job's result and print it: JSON to read, anything else as its bytes.
 
+    Of a job that yields records, each is printed as it comes, on a line of its own; waited is for each. If another
+    attempt starts over meanwhile, the lines before are void, and the command fails: run it again.
+
     The exit code is 5 if the job failed, was cancelled or too late, or gave no result in time.
     """
     parsed = JobToken.parse(token)
     limit = seconds("--timeout", timeout)
-    result = run(_wait(_producer(parsed, identity, folder), parsed, generation, limit, out_file, bars=not as_json))
-    print_result(Out(as_json), token, result)
+    out = Out(as_json)
+    print_end(out, token, run(_wait(out, _producer(parsed, identity, folder), parsed, generation, limit, out_file)))
 
 
 async def _wait(
-    folder: Path, token: JobToken, generation: int | None, timeout: float | None, file: Path | None, *, bars: bool
-) -> Arrived:
+    out: Out, folder: Path, token: JobToken, generation: int | None, timeout: float | None, file: Path | None
+) -> Lines | Arrived:
     async with producing(folder) as producer:
         job = await producer.attach(token, generation=generation)
-        return await arrived(job, file, timeout, shown=bars)
+        return await followed(out, job, file, timeout)
 
 
 def cancel(

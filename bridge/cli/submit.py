@@ -12,9 +12,10 @@ from typing import Annotated, Any, Final, NamedTuple, cast
 import typer
 
 from bridge.cli.frame import AsJson, BridgeFolder, example, run
+from bridge.cli.lines import Lines, followed, print_end
 from bridge.cli.out import Out
 from bridge.cli.progress import bar
-from bridge.cli.results import Arrived, arrived, print_result
+from bridge.cli.results import Arrived
 from bridge.cli.who import IdentityFolder, choose, producing, seconds
 from bridge.errors import InvalidArguments, UsageError
 from producers import Payload
@@ -99,15 +100,16 @@ def submit(
         have=lambda c: [name for name, settings in c.queues.items() if c.identity in settings.producers],
     )
     out = Out(as_json)
-    result = run(_submit(place, queue, kind, value, terms, key, retry_failed, wait, out_file, bars=not as_json))
-    if result.content is None:
+    result = run(_submit(out, place, queue, kind, value, terms, key, retry_failed, wait, out_file))
+    if result.end is None:
         out.say(result.token)
         out.result({"token": result.token})
         return
-    print_result(out, result.token, result.content)
+    print_end(out, result.token, result.end)
 
 
 async def _submit(
+    out: Out,
     folder: Path,
     queue: str,
     kind: str,
@@ -117,11 +119,11 @@ async def _submit(
     retry_failed: bool,
     wait: bool,
     out_file: Path | None,
-    *,
-    bars: bool,
 ) -> _Submitted:
     async with producing(folder) as producer:
-        with bar("sending", lambda: value.length if isinstance(value, Payload) else None, shown=bars) as told:
+        with bar(
+            "sending", lambda: value.length if isinstance(value, Payload) else None, shown=not out.as_json
+        ) as told:
             job = await producer.submit(
                 queue,
                 kind,
@@ -143,15 +145,14 @@ async def _submit(
         words = f"waiting for its result{most}; ^C ends the waiting\n"
         waiting = asyncio.get_running_loop().call_later(QUIET_S, sys.stderr.write, words)
         try:
-            content = await arrived(job, out_file, patience, shown=bars, then=waiting.cancel)
-            return _Submitted(str(job.token), content)
+            return _Submitted(str(job.token), await followed(out, job, out_file, patience, then=waiting.cancel))
         finally:
             waiting.cancel()
 
 
 class _Submitted(NamedTuple):
     token: str
-    content: Arrived | None
+    end: Lines | Arrived | None
     """None where it was not waited for."""
 
 

@@ -6,7 +6,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Final
 
-from bridge import frame
+from bridge import frame, segments, subjects
 from bridge.core import MAX_LIFETIME_MS
 from bridge.errors import Refusal
 from bridge.policy import Policy
@@ -16,7 +16,8 @@ from bridge.transport import Transport
 PAGE: Final = 500
 """Messages asked for at once; a server ends a page after 1 MiB in any case."""
 _WITHOUT: Final = ("PARTS_", "SLOTS_", "REFUSED_")
-"""Streams whose messages need no key: parts are opened by the secret of the message that names them."""
+"""Streams whose messages need no key: parts are opened by the secret of the message that names them. Segments of
+records need one, and lie among the parts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,17 +49,21 @@ async def left(
     for stream in plan(policy, cloud)["streams"]:
         name = str(stream["name"])
         if not name.startswith(_WITHOUT):
-            await _look(transport, name, set(kids), found, timeout)
+            await _look(transport, name, ">", set(kids), found, timeout)
+    for queue in policy.queues.values():
+        if queue.work == cloud and queue.payload_bytes:
+            parts = subjects.parts_stream(queue.name)
+            await _look(transport, parts, segments.any_segment(queue.name), set(kids), found, timeout)
     return found
 
 
 async def _look(
-    transport: Transport, stream: str, kids: set[bytes], found: dict[bytes, Leftover], timeout: float
+    transport: Transport, stream: str, pattern: str, kids: set[bytes], found: dict[bytes, Leftover], timeout: float
 ) -> None:
-    """Read a stream until each of the keys was found somewhere, or to its end."""
+    """Read what a pattern covers of a stream until each of the keys was found somewhere, or to its end."""
     first = 1
     while kids - found.keys():
-        messages = await transport.read(stream, ">", first=first, most=PAGE, timeout=timeout)
+        messages = await transport.read(stream, pattern, first=first, most=PAGE, timeout=timeout)
         if not messages:
             return
         for message in messages:

@@ -87,7 +87,7 @@ async def streamed() -> AsyncIterator[Streamed]:
     @worker.handler("thumbs", "resize")
     async def count(args: int, job: Job) -> AsyncIterator[int]:
         def stands() -> bool:
-            return any(each.subject.endswith(f"{job.id}.stream-0-1.{n}") for each in rig.held("azure", PARTS))
+            return any(each.subject.endswith(f"{job.id}.segments.0-1-{n}") for each in rig.held("azure", PARTS))
 
         for n in range(args):
             yield n

@@ -22,6 +22,7 @@ from bridge.errors import (
     UsageError,
 )
 from bridge.job import INLINE_LIMIT, Content, Kind
+from bridge.rotation.leftover import left
 from bridge.segments import MAX_RECORD, MAX_RECORDS, Chain, Position
 from consumers import Job, Reject, Retry, Snooze, Worker, streaming
 from producers import Producer, Records
@@ -61,7 +62,7 @@ async def numbers(relay: Producer, args: int = 10) -> list[int]:
 
 
 def stored(rig: Fleet) -> list[str]:
-    return [message.subject.partition(".stream-")[2] for message in rig.held("azure", PARTS)]
+    return [message.subject.partition(".segments.")[2] for message in rig.held("azure", PARTS)]
 
 
 async def test_in_order_each_once() -> None:
@@ -184,7 +185,7 @@ async def test_a_later_attempt_goes_on(end: Exception) -> None:
     async with rig.producer() as relay, rig.working(worker):
         assert await numbers(relay) == list(range(10))
     assert attempts == [(1, 0), (1 if isinstance(end, Snooze) else 2, 4)]
-    assert {each.partition(".")[0] for each in stored(rig)} == {"0-1"}
+    assert {each.rpartition("-")[0] for each in stored(rig)} == {"0-1"}
 
 
 async def test_a_later_attempt_starts_over_and_the_reader_is_told() -> None:
@@ -414,6 +415,22 @@ async def test_records_of_a_keyed_job_that_another_process_submitted() -> None:
             begun.set()
             assert [row.n async for row in records] == [7]
             assert [row.n async for row in first.records()] == [0, 7]
+
+
+async def test_keys_that_segments_need_are_seen_to_be_needed() -> None:
+    rig, worker = fleet(), Worker()
+
+    @worker.handler(ROWS)
+    async def count(args: int) -> AsyncIterator[Row]:
+        yield Row(args)
+        await asyncio.Event().wait()
+
+    async with rig.producer() as relay, rig.working(worker):
+        await anext((await relay.submit(ROWS, 1)).records())
+        signed, sealed = rig.identities["bunny"].sign[-1].kid, rig.identities["relay"].kem[-1].kid
+        async with rig.transport("ops") as inspector:
+            found = await left(inspector, rig.policy, "azure", [signed, sealed, rig.identities["other"].kem[-1].kid])
+    assert {kid: each.stream for kid, each in found.items()} == {signed: PARTS, sealed: PARTS}
 
 
 # --- bounds ----------------------------------------------------------------------------------------

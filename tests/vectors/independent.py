@@ -253,8 +253,8 @@ def subject_of(core: dict[str, Any]) -> str:
     if core["type"] == "event":
         return f"events.{core['queue']}.{core['to']}.{core['job']}"
     if core["type"] == "segment":
-        stream = f"stream-{core['generation']}-{core['run']}"
-        return f"parts.{core['queue']}.{core['to']}.{core['job']}.{stream}.{core['segment']}"
+        number = f"{core['generation']}-{core['run']}-{core['segment']}"
+        return f"parts.{core['queue']}.{core['to']}.{core['job']}.segments.{number}"
     if core["type"] == "replay":
         return f"replay.{core['queue']}.{core['producer']}.{core['job']}.{core['generation']}"
     return f"{core['type']}s.{core['queue']}.{core['to']}.{core['job']}.{core['generation']}"

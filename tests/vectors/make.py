@@ -135,7 +135,7 @@ def _written_otherwise() -> Iterator[Case]:
     yield Case("result-with-a-payload-in-parts", "", in_parts.encode(), "relay")
     yield Case("event", "", refused_envelopes.event().encode(), "relay")
     segment = refused_envelopes.segment()
-    place = f"parts.thumbs.relay.{SESSION}.1.stream-0-1.0"
+    place = f"parts.thumbs.relay.{SESSION}.1.segments.0-1-0"
     yield Case("segment", "", segment.encode(), "relay", subject=place)
     keyed = segment.with_core(job=f"{SESSION}.0", args_tag="ab" * 32)
     yield Case("segment-of-a-keyed-job", "", keyed.encode(), "relay")
