@@ -110,12 +110,13 @@ class Aside:
         """
         with self._lock:
             os.fsync(self._descriptor)
-            self._close()
             try:
-                self._aside.replace(self._path)
+                self._aside.replace(self._path)  # while it is held: else another might take it for one that was left
             except BaseException:
                 self._aside.unlink(missing_ok=True)
                 raise
+            finally:
+                self._close()
         folder = os.open(self._path.parent, os.O_RDONLY)
         try:
             os.fsync(folder)
