@@ -14,7 +14,7 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; 
 	$$p -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && { echo $$p; break; }; done)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format bench bench-guard images compose-up compose-demo compose-down lock clean
+.PHONY: help install demo test lint format bench bench-guard images compose-up compose-demo compose-down lock audit sbom secrets fuzz clean
 
 help: ## print this list
 	@echo "make TARGET [ARGS='...']"
@@ -76,6 +76,18 @@ lock: ## rewrite requirements.lock from pyproject.toml (needs uv); ARGS=--upgrad
 		--constraint requirements.lock --no-annotate \
 		--generate-hashes --no-emit-index-url --no-emit-find-links --no-config --custom-compile-command 'make lock' \
 		--output-file deploy/images/requirements.lock $(ARGS)
+
+fuzz: $(STAMP) ## feed what reads bytes from outside with bytes that no test thought of (needs atheris); ARGS='--minutes 30'
+	@$(BIN)/python -m tests.fuzz $(ARGS)
+
+audit: $(STAMP) ## known vulnerabilities of locked versions, by pip-audit if it is installed; else it says that it did not check
+	@$(BIN)/python deploy/supply/audit.py
+
+sbom: $(STAMP) ## what the services' image installs, as CycloneDX JSON
+	@$(BIN)/python deploy/supply/sbom.py
+
+secrets: $(STAMP) ## look for private keys in all of git's history
+	@$(BIN)/python deploy/supply/history.py
 
 clean: ## remove the environment and every cache (never .bunny/ and .compose/: they hold keys)
 	rm -rf $(VENV) .cache build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
