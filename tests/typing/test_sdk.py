@@ -9,6 +9,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 
 SNIPPET = """\
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,6 +47,17 @@ async def by_name(args: Resize) -> int:
 
 
 @worker.handler(RESIZE)
+async def yields(args: Resize, job: Job) -> AsyncIterator[Size]:
+    for width in range(job.resume(), args.width):
+        yield Size(width)
+
+
+@worker.handler(RESIZE)
+async def wrong_records(args: Resize) -> AsyncIterator[int]:
+    yield 1
+
+
+@worker.handler(RESIZE)
 async def wrong_args(args: str) -> Size:
     return Size(1)
 
@@ -64,6 +76,9 @@ async def main() -> None:
         reveal_type(await handle.result(bytes))
         by_names = await relay.submit("thumbs", "resize", {"width": 1})
         reveal_type(await by_names.result(Size))
+        async for record in handle.records():
+            reveal_type(record)
+        reveal_type(await anext(handle.records(bytes)))
         many = await relay.submit_many(RESIZE, [Resize(1)])
         reveal_type(many)
         await relay.submit(RESIZE, "wrong")
@@ -80,6 +95,8 @@ REVEALED = [
     '"snippet.Size"',
     '"bytes"',
     '"snippet.Size"',
+    '"snippet.Size"',
+    '"bytes"',
     '"list[producers.handle.Handle[snippet.Size] | bridge.errors.BridgeError]"',
     '"snippet.Size"',
     '"def (args: snippet.Resize) -> Coroutine[Any, Any, int]"',
@@ -100,6 +117,7 @@ def test_the_kind_types_the_result_and_the_handler(tmp_path: Path) -> None:
     assert [line.partition("Revealed type is ")[2] for line in lines if "Revealed" in line] == REVEALED
     wrong = [SNIPPET.splitlines()[int(line.split(":")[1]) - 1] for line in lines if ": error:" in line]
     assert [line.strip() for line in wrong] == [
+        "@worker.handler(RESIZE)",
         "@worker.handler(RESIZE)",
         "@worker.handler(RESIZE)",
         'await relay.submit(RESIZE, "wrong")',
