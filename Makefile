@@ -14,7 +14,7 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; 
 	$$p -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && { echo $$p; break; }; done)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format bench bench-guard images compose-up compose-demo compose-down lock audit sbom secrets fuzz clean
+.PHONY: help install demo test lint format bench bench-guard bench-peers images compose-up compose-demo compose-down lock audit sbom secrets fuzz clean
 
 help: ## print this list
 	@echo "make TARGET [ARGS='...']"
@@ -40,6 +40,9 @@ format: $(STAMP) ## let ruff rewrite what it can
 
 bench: $(STAMP) ## jobs per second, beside plain nats-py over the same hub and leaf
 	$(BIN)/python -m bench $(ARGS)
+
+bench-peers: $(STAMP) ## the same beside Celery, Dramatiq, arq, taskiq and FastStream (needs redis-server; installs them in .cache/)
+	$(BIN)/python -m bench.peers $(ARGS)
 
 bench-guard: $(STAMP) ## calls of functions and signatures for each job, held to a limit: seconds, on any machine
 	@$(BIN)/python -m bench.guard

@@ -29,8 +29,8 @@ from bridge.devserver import Bridge, running
 from bridge.observe import configure
 from producers import Producer
 
-WARM: Final = 1000
-"""Jobs before those that count: connections made, code warm, wraps known."""
+WARM: Final = 500
+"""Jobs before those that count, a tenth of them at window 1: connections made, code warm, wraps known."""
 
 
 async def sealed(folder: Path, args: dict[str, str], jobs: int, window: int) -> Result:
@@ -63,13 +63,16 @@ class Side:
     worker: tuple[str, ...]
     produce: Callable[[Path, dict[str, str], int, int], Awaitable[Result]]
     ledger: bool = False
+    lingers: float = 0.0
+    """Seconds for which the hub goes on to serve the last request of a worker that has ended, and the next one's jobs
+    with it, which come again only after their ack wait. The bridge's own worker stays until its requests are over."""
 
 
 SIDES: Final[Mapping[str, Side]] = {
     "bridge": Side(("-m", "bench.noop"), sealed),
     "pydantic": Side(("-m", "bench.noop"), modelled),
-    "floor": Side(("-m", "bench.floor", "{pool}"), floor.produce),
-    "plain": Side(("-m", "bench.plain", "{pool}"), plain.produce),
+    "floor": Side(("-m", "bench.floor", "{pool}"), floor.produce, lingers=floor.EXPIRES_S + 1),
+    "plain": Side(("-m", "bench.plain", "{pool}"), plain.produce, lingers=plain.EXPIRES_S + 1),
     "ledger": Side(("-m", "bench.noop"), sealed, ledger=True),
 }
 
@@ -92,30 +95,43 @@ async def process(*arguments: str, identity: Path, data: Path | None = None) -> 
         await worker.wait()
 
 
-async def one_run(bridge: Bridge, side: Side, args: dict[str, str], jobs: int, window: int, data: Path) -> Run:
-    """One side, once: its worker started, warmed up, and measured."""
+async def one_run(
+    bridge: Bridge, side: Side, args: dict[str, str], jobs: int, window: int, data: Path, workers: int = 1
+) -> Run:
+    """One side, once: its workers started, warmed up, and measured."""
     pool, producer = bridge.identity("pool"), bridge.identity("producer")
-    arguments = (each.format(pool=pool) for each in side.worker)
-    async with process(*arguments, identity=pool, data=data if side.ledger else None) as pid:
-        await side.produce(producer, args, min(WARM, jobs), window)
-        pids = {"producer": os.getpid(), "worker": pid, "hub": bridge.hub.pid or 0, "leaf": bridge.leaf.pid or 0}
-        meter = Meter(pids)
+    arguments = [each.format(pool=pool) for each in side.worker]
+    async with contextlib.AsyncExitStack() as stack:
+        pids = [
+            await stack.enter_async_context(process(*arguments, identity=pool, data=data if side.ledger else None))
+            for _ in range(workers)
+        ]
+        await side.produce(producer, args, WARM if window > 1 else WARM // 10, window)
+        meter = Meter(
+            {"producer": [os.getpid()], "worker": pids, "hub": [bridge.hub.pid or 0], "leaf": [bridge.leaf.pid or 0]}
+        )
         result = await side.produce(producer, args, jobs, window)
-        return Run(result, meter.per_job(jobs))
+        run = Run(result, meter.per_job(jobs))
+    await asyncio.sleep(side.lingers)
+    return run
 
 
 async def measure(options: argparse.Namespace) -> list[dict[str, object]]:
     """The sides in turn, for each window; medians over the repetitions."""
     args = {"data": "x" * (options.size - len('{"data":""}'))}
     with tempfile.TemporaryDirectory() as place:
-        async with running(bench_policy(Path(place), options.durability), Path(place, "bridge")) as bridge:
+        policy = bench_policy(Path(place), options.durability)
+        async with running(policy, Path(place, "bridge"), relay=options.delay > 0) as bridge:
+            for relay in bridge.relays:
+                relay.delay = options.delay / 2000
             rows = []
             for window in options.windows:
-                jobs = options.jobs if window > 1 else max(1000, options.jobs // 10)
+                jobs = options.jobs if window > 1 else max(100, options.jobs // 10)
                 runs: dict[str, list[Run]] = {name: [] for name in options.sides}
                 for _ in range(options.repeat):
                     for name in options.sides:
-                        runs[name].append(await one_run(bridge, SIDES[name], args, jobs, window, Path(place, "data")))
+                        run = one_run(bridge, SIDES[name], args, jobs, window, Path(place, "data"), options.workers)
+                        runs[name].append(await run)
                 rows.append(summary(window, jobs, runs))
                 print(line(rows[-1]), file=sys.stderr, flush=True)
             return rows
@@ -128,6 +144,8 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=1024, help="bytes of a job's JSON, and of its result's")
     parser.add_argument("--windows", type=int, nargs="+", default=[1, 100, 500], help="jobs in flight")
     parser.add_argument("--repeat", type=int, default=5, help="runs of each side; medians are printed")
+    parser.add_argument("--workers", type=int, default=1, help="worker processes")
+    parser.add_argument("--delay", type=float, default=0, help="ms that the link adds to a round trip")
     parser.add_argument("--durability", choices=["process", "power-loss"], default="process")
     parser.add_argument(
         "--sides",

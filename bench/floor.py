@@ -26,7 +26,7 @@ from bridge.identity import Connection, Identity
 from bridge.subjects import JobKey
 
 CREDIT = 1000
-EXPIRES_S = 20
+EXPIRES_S = 3
 
 
 class Puller:

@@ -26,6 +26,7 @@ from bridge.identity import CA_FILE, Connection, Identity
 from bridge.subjects import JobKey
 
 FETCH = 100
+EXPIRES_S = 5
 
 
 @contextlib.asynccontextmanager
@@ -65,7 +66,7 @@ async def work(folder: Path) -> None:
 
         while True:
             with contextlib.suppress(NoMessages):
-                messages = await pull.fetch(FETCH, timeout=5)
+                messages = await pull.fetch(FETCH, timeout=EXPIRES_S)
                 await asyncio.gather(*map(echo, messages))
 
 

@@ -1,0 +1,1 @@
+"""The same jobs through other Python job queues: `python -m bench.peers`."""
