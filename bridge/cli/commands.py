@@ -9,6 +9,7 @@ import typer
 
 from bridge.cli import (
     agent,
+    bench,
     dead,
     doctor,
     explain,
@@ -47,6 +48,7 @@ COMMANDS: Final[tuple[Callable[[typer.Typer], None], ...]] = (
     provision.register,
     work.register,
     submit.register,
+    bench.register,
     job.register,
     inbox.register,
     queue.register,

@@ -89,7 +89,7 @@ def submit(
         raise UsageError("arguments are given twice: as ARGS and as --file; leave one out")
     if out_file is not None and not wait:
         raise UsageError("--out names where the result goes, so it needs --wait")
-    value = Payload(file) if file is not None else _read(args)
+    value = Payload(file) if file is not None else read_json(args)
     limit = seconds("--deadline", deadline)
     terms = Terms(limit, cast(Priority, priority), seconds("--delay", delay), concurrency_key=concurrency_key)
     place = choose(
@@ -160,7 +160,12 @@ def _seconds(duration: float | timedelta | None) -> float:
     return duration.total_seconds() if isinstance(duration, timedelta) else duration or 0.0
 
 
-def _read(args: str) -> Any:  # noqa: ANN401  # a JSON value
+def read_json(args: str) -> Any:  # noqa: ANN401  # a JSON value
+    """The value that ARGS stands for: JSON, or where to read it.
+
+    Raises:
+        InvalidArguments: It is none.
+    """
     if args == "-":
         text, where = sys.stdin.read(), "standard input"
     elif args.startswith("@"):

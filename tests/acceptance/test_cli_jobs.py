@@ -193,6 +193,15 @@ def test_bytes_files_and_standard_input(tmp_path: Path) -> None:
             check=True,
         )
         assert piped.stdout == data[::-1]
+        measured = bunny(
+            "bench thumbs --kind probe --size 100 --jobs 20 --window 1 --window 5 --json", tmp_path, *alpha
+        )
+        assert [(each["window"], each["jobs"], each["failed"]) for each in measured.json["runs"]] == [
+            (1, 20, {}),
+            (5, 20, {}),
+        ]
+        failing = bunny("bench thumbs --kind resize --jobs 2", tmp_path, '{"width": -1}', *alpha, code=5)
+        assert failing.error.startswith("BadWidth: ")
         from_file = bunny("submit thumbs resize @args.json --wait --json", tmp_path, *alpha)
         assert from_file.json["result"]["width"] == 8
         read = subprocess.run(
