@@ -16,20 +16,20 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final, TypeVar
 
-from bridge import crypto, strict_json
+from bridge import crypto, prelude
 from bridge import frame as frames
 from bridge.core import Core
 from bridge.crypto import MAX_TREE, Derivation, KemPublicKey, SigningKey
-from bridge.errors import BadPrelude, BadSignature, PayloadTooLarge, WrongRecipient
+from bridge.errors import BadSignature, WrongRecipient
 from bridge.frame import MAX_RECIPIENTS
 from bridge.identity import Identity
-from bridge.job import INLINE_LIMIT, Content, Status
+from bridge.job import Content, Status
 from bridge.keyring import Keyring
+from bridge.packing import Packing
 from bridge.payload import Manifest, PartOpener
 from bridge.trust import Trust
 from bridge.values import value
 
-MAX_PRELUDE_LEN: Final = 1024
 WRAP_MAX_AGE_MS: Final = 300_000
 WRAP_MAX_USES: Final = 1 << 20
 CACHE_ENTRIES: Final = 4096
@@ -38,6 +38,7 @@ CACHE_ENTRIES: Final = 4096
 _BATCH_LABEL: Final = b"bunny-bridge/v1/batch\0"
 _WRAP_LABEL: Final = b"bunny-bridge/v1/wrap\0"
 _BODY_LABEL: Final = b"bunny-bridge/v1/body\0"
+_NOTHING: Final = Content("application/octet-stream", b"")
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
@@ -106,11 +107,15 @@ class Draft:
     status: Status | None = None
     wrap: Wrap | None = None
     """Of a message whose payload was sealed before it, under the secret of this: `Sealer.wrap` made it."""
+    packing: Packing | None = None
+    """How its body is packed."""
+    payload: Manifest | None = None
+    """What it has in parts."""
 
     def naming(self, payload: Manifest, wrap: Wrap) -> Draft:
         """The same, naming a payload that was sealed under the wrap's secret."""
         core = replace(self.core, transfer=payload.transfer, index=payload.index, length=payload.length)
-        return replace(self, core=core, wrap=wrap)
+        return replace(self, core=core, wrap=wrap, payload=payload)
 
 
 # --- sealing ---------------------------------------------------------------------------------------
@@ -197,7 +202,8 @@ class Sealer:
             return Unsigned(core, frames.close(frames.head(core, ()), b""), b"", signer)
         wrap = draft.wrap or self._used(draft.recipients, now_ms)
         core = draft.core.signed_by(wrap.key.kid, wrap.wrap_id)
-        body = _prelude(draft)
+        content = draft.content or _NOTHING
+        body = prelude.write(core, content, draft.status, draft.packing, draft.payload)
         before = frames.head(core, wrap.parts)
         key = wrap.keys.key(_BODY_LABEL + crypto.sha256(before))
         ciphertext = crypto.seal_body(key, _context(core), body)
@@ -293,7 +299,7 @@ class Opener:
 
         Raises:
             WrongRecipient: It is addressed to another, or sealed to none of this identity's keys.
-            BadSeal, BadPrelude
+            BadSeal, BadPrelude, BadPacking
         """
         core = message.core
         if core.recipient != self._name:
@@ -309,10 +315,9 @@ class Opener:
             secret = Derivation(keys[kid].unwrap(wrap, _wrap_info(core.sender_kid, kid, core.wrap_id)))
             _remember(self._secrets, cached, secret)
         key = secret.key(_BODY_LABEL + message.head_digest)
-        content, status = _read_prelude(core, crypto.open_body(key, _context(core), message.ciphertext))
-        manifest = Manifest.of(core)
-        payload = PartOpener(secret.secret, manifest) if manifest is not None else None
-        return Opened(core, message.digest, content, status, payload)
+        inside = prelude.read(core, crypto.open_body(key, _context(core), message.ciphertext))
+        payload = PartOpener(secret.secret, inside.payload) if inside.payload is not None else None
+        return Opened(core, message.digest, inside.content, inside.status, payload)
 
 
 def _batch_message(kid: bytes, size: int, root: bytes) -> bytes:
@@ -326,50 +331,6 @@ def _wrap_info(sender_kid: bytes, recipient_kid: bytes, wrap_id: bytes) -> bytes
 def _context(core: Core) -> bytes:
     # A distinct context per type: a result's ciphertext never opens as a job's.
     return f"bunny-bridge/v1/{core.type}".encode()
-
-
-# --- prelude ---------------------------------------------------------------------------------------
-
-
-def _prelude(draft: Draft) -> bytes:
-    content = draft.content or Content("application/octet-stream", b"")
-    if len(content.body) > INLINE_LIMIT:
-        raise PayloadTooLarge(
-            f"{len(content.body)} bytes are more than travel in one envelope (INLINE_LIMIT, {INLINE_LIMIT} bytes)"
-        )
-    value: strict_json.Object = {
-        "content_type": content.content_type,
-        "length": len(content.body),
-        "sha256": crypto.sha256(content.body).hex(),
-    }
-    if (draft.status is not None) != (draft.core.type == "result"):
-        raise ValueError("results have a status, and nothing else has")
-    if draft.status is not None:
-        value["status"] = str(draft.status)
-    encoded = strict_json.dump(value)
-    if len(encoded) > MAX_PRELUDE_LEN:
-        raise PayloadTooLarge(f"the content type makes the prelude longer than {MAX_PRELUDE_LEN} bytes; shorten it")
-    return b"".join((len(encoded).to_bytes(2), encoded, content.body))
-
-
-def _read_prelude(core: Core, data: bytes) -> tuple[Content, Status | None]:
-    length = int.from_bytes(data[:2])
-    body = data[2 + length :]
-    try:
-        if len(data) < 2 + length or length > MAX_PRELUDE_LEN:
-            raise ValueError
-        value = strict_json.parse_object(data[2 : 2 + length])
-        names = {"content_type", "length", "sha256"}
-        strict_json.expect_keys(value, names | {"status"} if core.type == "result" else names)
-        status = None if core.type != "result" else Status(value["status"])
-        content_type = value["content_type"]
-        if type(content_type) is not str or not content_type or type(value["length"]) is not int:
-            raise ValueError
-    except ValueError:
-        raise BadPrelude("the sealed prelude is not as specified") from None
-    if value["length"] != len(body) or value["sha256"] != crypto.sha256(body).hex():
-        raise BadPrelude("the sealed prelude speaks of another body")
-    return Content(content_type, body), status
 
 
 def _remember(cache: OrderedDict[K, V], key: K, value: V) -> None:

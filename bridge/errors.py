@@ -24,7 +24,7 @@
     │   └── IdentityRevoked     it has not, or no longer, the key that this identity signs with
     ├── Refusal               the message's sender: a message that must not be acted on
     │   ├── BadFrame, UnknownVersion, UnknownKey, BadSignature, NotAuthorised, WrongSubject,
-    │   └── WrongRecipient, Expired, FromTheFuture, BadSeal, BadPrelude, BadPart, BadSegment, IdReused
+    │   └── WrongRecipient, Expired, FromTheFuture, BadSeal, BadPrelude, BadPacking, BadPart, BadSegment, IdReused
     └── JobError              the job's author: how a job ended
         ├── JobFailed           the handler failed for good; `type` and `message` are the worker's words
         ├── JobCancelled        a worker's signed word that it ended because the producer asked for it
@@ -234,6 +234,10 @@ class BadSeal(Refusal):
 
 class BadPrelude(Refusal):
     """The sealed prelude is malformed, or its length or digest is not the body's."""
+
+
+class BadPacking(Refusal):
+    """What is compressed or padded is not, byte for byte, of the length that its author signed."""
 
 
 class BadPart(Refusal):

@@ -22,6 +22,7 @@ from bridge.crypto import KemKey, KemPublicKey, SigningKey, VerifyKey
 from bridge.errors import ConfigurationError, WeakKey
 from bridge.files import check_private, read_file, write_file
 from bridge.job import CANARY, Errors
+from bridge.packing import Packing
 from bridge.strict_json import b64, unb64
 from bridge.subjects import is_name
 from bridge.versions import FORMAT, newer
@@ -279,6 +280,8 @@ class QueueSettings(BaseModel):
     rate_burst: int = Field(default=1, gt=0)
     errors: Errors = "type"
     """What producers are told of an exception that a handler raised."""
+    packing: Packing | None = Field(default=None, strict=False)  # a word in the file
+    """How content is compressed or padded; readers take any."""
 
     @property
     def limited(self) -> bool:

@@ -12,9 +12,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from bridge import crypto
+from bridge import crypto, packing
 from bridge.core import MAX_PAYLOAD, Core
-from bridge.errors import BadPart, PayloadTooLarge
+from bridge.errors import BadPart, BridgeError, PayloadTooLarge, Refusal
+from bridge.packing import Packing
 
 PART: Final = 262_144
 """Bytes of every part but the last, before sealing. Sealed it is far below what one message may hold."""
@@ -28,19 +29,28 @@ _PART_LABEL: Final = b"bunny-bridge/v1/part\0"
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """What a signed core says of its payload."""
+    """What a signed core says of its payload, and what was sealed with it."""
 
     transfer: bytes
     """16 random bytes, in every part's subject."""
     index: bytes
     """SHA-256 of the index."""
     length: int
-    """Bytes, before sealing; from 1."""
+    """Bytes, before compressing and sealing, padding included; from 1."""
+    packing: Packing | None = None
+    """How its parts are packed; sealed, so not known to who has no key."""
+    padding: int = 0
+    """How many of its bytes, the last ones, are none of the payload's; sealed."""
 
     @classmethod
     def of(cls, core: Core) -> Manifest | None:
-        """That of a message; None where all of it travels inline."""
+        """What all may know of that of a message; None where all of it travels inline."""
         return cls(core.transfer, core.index, core.length) if core.length else None
+
+    @property
+    def content(self) -> int:
+        """Bytes of the payload itself."""
+        return self.length - self.padding
 
     @property
     def parts(self) -> int:
@@ -57,8 +67,14 @@ class Manifest:
         """Parts and pieces."""
         return self.parts + self.pieces
 
+    def fits(self, number: int, size: int) -> bool:
+        """Whether message ``number`` may have so many bytes."""
+        if self.packing is Packing.ZSTD and number < self.parts:
+            return crypto.sealed_length(1) <= size <= self.size_of(number)
+        return size == self.size_of(number)
+
     def size_of(self, number: int) -> int:
-        """Bytes that message ``number`` must have."""
+        """Bytes that message ``number`` must have; at most, where parts are compressed."""
         if number < self.parts:
             return crypto.sealed_length(min(PART, self.length - number * PART))
         return 32 * min(PIECE, self.parts - (number - self.parts) * PIECE)
@@ -76,10 +92,14 @@ class PartSealer:
 
     Args:
         secret: The wrapped secret of the message that will name it, used for no other message.
+        packing: How its parts are packed.
     """
 
-    def __init__(self, secret: bytes) -> None:
+    def __init__(self, secret: bytes, packing: Packing | None = None) -> None:
         self.transfer: Final = crypto.random_bytes(16)
+        self._packing = packing
+        self.content = MAX_PAYLOAD
+        """Bytes of the payload, once it is padded; at most, before."""
         self._key = _key(secret, self.transfer)
         self._room = bytearray(SEALED_PART)
         self._digests: list[bytes] = []
@@ -100,10 +120,16 @@ class PartSealer:
             raise ValueError(f"every part but the last has {PART} bytes")
         if self._length + len(data) > MAX_PAYLOAD:
             raise PayloadTooLarge(f"a payload has at most {MAX_PAYLOAD} bytes (MAX_PAYLOAD)")
-        sealed = crypto.seal_body(self._key, _context(number), data, self._room)
+        packed = packing.compressed(data) if self._packing is Packing.ZSTD else data
+        sealed = crypto.seal_body(self._key, _context(number), packed, self._room)
         self._digests.append(crypto.sha256(sealed))
         self._length += len(data)
         return number, sealed
+
+    def padding(self, content: int) -> int:
+        """How many zero bytes are to follow a payload of so many bytes; from then on they are none of it."""
+        self.content = content
+        return packing.padded_length(content) - content if self._packing is Packing.PADME else 0
 
     def pieces(self) -> list[tuple[int, bytes]]:
         """The index, once all parts are sealed: numbers and bytes of its messages."""
@@ -114,7 +140,8 @@ class PartSealer:
         """What the message is to say, once all parts are sealed."""
         if not self._digests:
             raise ValueError("a payload without a byte travels inline")
-        return Manifest(self.transfer, crypto.sha256(b"".join(self._digests)), self._length)
+        index = crypto.sha256(b"".join(self._digests))
+        return Manifest(self.transfer, index, self._length, self._packing, max(self._length - self.content, 0))
 
 
 class PartOpener:
@@ -129,6 +156,8 @@ class PartOpener:
         self.manifest: Final = manifest
         self._key = _key(secret, manifest.transfer)
         self._index: bytes | None = None
+        self.failed: BridgeError | None = None
+        """What kept it from being read, for who cannot see what its reader made of that."""
 
     def learn(self, pieces: Sequence[bytes]) -> None:
         """Take the index.
@@ -138,7 +167,7 @@ class PartOpener:
         """
         index = b"".join(pieces)
         if len(index) != 32 * self.manifest.parts or crypto.sha256(index) != self.manifest.index:
-            raise BadPart("the index of a payload is not the one that was signed")
+            raise self._refused(BadPart("the index of a payload is not the one that was signed"))
         self._index = index
 
     def matches(self, number: int, sealed: bytes | memoryview) -> bool:
@@ -151,27 +180,45 @@ class PartOpener:
         """As `matches`.
 
         Raises:
-            BadPart: It is not the one that was signed, in this place.
+            BadPart: It is not the one that was signed, in this place, or too long or short for it all the same.
         """
         if not self.matches(number, sealed):
-            raise BadPart(f"part {number} of a payload is not the one that was signed")
+            raise self._refused(BadPart(f"part {number} of a payload is not the one that was signed"))
+        if not self.manifest.fits(number, len(sealed)):
+            raise self._refused(BadPart(f"part {number} of a payload is of another length than was signed"))
 
     def open(self, number: int, sealed: bytes | memoryview) -> bytes:
-        """The bytes of a part.
+        """The payload's bytes in a part; none in one that is all padding.
 
         Raises:
             BadPart: It is not the one that was signed, or of another length than the message says.
-            BadSeal: Its author signed what does not open.
+            BadSeal, BadPacking: Its author signed what does not open.
         """
         self.check(number, sealed)  # a decryptor gets nothing that was not signed
         return self.unseal(number, sealed)
 
     def unseal(self, number: int, sealed: bytes | memoryview) -> bytes:
-        """The bytes of a part that was checked before; raises as `open`."""
+        """The payload's bytes in a part that was checked before; raises as `open`."""
+        try:
+            return self._open(number, sealed)
+        except Refusal as refusal:
+            raise self._refused(refusal) from None
+
+    def _open(self, number: int, sealed: bytes | memoryview) -> bytes:
         data = crypto.open_body(self._key, _context(number), sealed)
-        if len(data) != min(PART, self.manifest.length - number * PART):
+        manifest, length = self.manifest, min(PART, self.manifest.length - number * PART)
+        if manifest.packing is Packing.ZSTD and len(data) < length:  # what compressing made no shorter is as it was
+            data = packing.decompressed(data, length)
+        if len(data) != length:
             raise BadPart(f"part {number} of a payload is of another length than was signed")
+        if (own := max(manifest.content - number * PART, 0)) < length:
+            packing.check_padding(memoryview(data)[own:])
+            data = data[:own]
         return data
+
+    def _refused(self, refusal: Refusal) -> Refusal:
+        self.failed = refusal
+        return refusal
 
 
 def _key(secret: bytes, transfer: bytes) -> bytes:

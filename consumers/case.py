@@ -11,6 +11,7 @@ from bridge.envelope import Authenticated
 from bridge.fence import RESEND_HEADER, Tag
 from bridge.identity import QueueSettings
 from bridge.job import CANARY
+from bridge.payload import PartOpener
 from bridge.replay import Replay
 from bridge.signals import NO_SPAN, Span
 from bridge.subjects import JobKey
@@ -75,6 +76,8 @@ class Case:
     """The order that it runs by, of a job that died before; `job` has the order's generation and times then."""
     remembered: Row | None = None
     """What this worker's ledger knows of it."""
+    payload: PartOpener | None = None
+    """Of its arguments, where they are in parts."""
     starts: Callable[[float], None] = lambda _: None
     """Told in how many seconds the attempt must be done, when its handler starts."""
 

@@ -15,6 +15,7 @@ from bridge.clock import now_ms
 from bridge.composite import COMPOSITE
 from bridge.envelope import Opened, Opener, Sealer
 from bridge.errors import (
+    BridgeError,
     ConfigurationError,
     InvalidArguments,
     PartMissing,
@@ -87,40 +88,33 @@ class Payloads:
     @contextlib.asynccontextmanager
     async def _fetched(self, case: Case, handler: Handler, content: Content, parts: PartOpener) -> AsyncIterator[Any]:
         async with contextlib.AsyncExitStack() as stack:
+            case.payload = parts
             try:
                 args = await self._fetch(case, handler, content, parts, stack)
-            except InvalidArguments as error:
-                raise Hindered(Reject(str(error), type="InvalidArguments"), "InvalidArguments") from None
-            except (Refusal, PartMissing, PayloadTooLarge) as error:
-                _log.error("payload_refused", queue=case.queue, job=case.core.job, error=type(error).__name__)
-                raise Hindered(Reject(str(error), type=type(error).__name__), type(error).__name__) from None
-            except SpoolFull as error:
-                _log.error("spool_full", queue=case.queue, job=case.core.job, bytes=case.core.length)
-                raise Hindered(Snooze(FULL_DELAY_S), type(error).__name__) from None
-            except ConfigurationError as error:
-                _log.error("spool_unusable", queue=case.queue, job=case.core.job, error=str(error))
-                raise Hindered(Snooze(FULL_DELAY_S), type(error).__name__) from None
-            except TransportError as error:
-                _log.warning("payload_awaited", queue=case.queue, job=case.core.job, error=type(error).__name__)
-                raise Hindered(Snooze(TROUBLE_DELAY_S), type(error).__name__) from None
-            yield args
+            except BridgeError as error:
+                raise _hindered(case, error) from None
+            try:
+                yield args
+            except (Exception, SystemExit):
+                _check_read(case)  # whatever the handler made of what it met amid its payload
+                raise
 
     async def _fetch(
         self, case: Case, handler: Handler, content: Content, parts: PartOpener, stack: contextlib.AsyncExitStack
     ) -> Any:
-        if parts.manifest.length > case.settings.max_payload:  # its author's own settings may say anything
+        length = parts.manifest.content
+        if length > case.settings.max_payload:  # its author's own settings may say anything
             raise PayloadTooLarge(
-                f"arguments of {parts.manifest.length} bytes; queue {case.queue} takes {case.settings.max_payload} "
-                "(max_payload)"
+                f"arguments of {length} bytes; queue {case.queue} takes {case.settings.max_payload} (max_payload)"
             )
         fields = content.content_type == COMPOSITE
         check_type(content, handler.args if handler.isolation is None else object)
         incoming = Incoming(self._transport, case.settings.home, case.key, parts)
         if handler.stream and not fields:
-            return Payload.received(Once(incoming.stream(), parts.manifest.length), content.content_type)
-        if handler.args is not Payload and not fields and parts.manifest.length > IN_MEMORY:
+            return Payload.received(Once(_watched(incoming), length), content.content_type)
+        if handler.args is not Payload and not fields and length > IN_MEMORY:
             raise PayloadTooLarge(
-                f"arguments of {parts.manifest.length} bytes, of which the handler wants all at once "
+                f"arguments of {length} bytes, of which the handler wants all at once "
                 f"(IN_MEMORY, {IN_MEMORY}); let it take a Payload"
             )
         place = self._place()
@@ -135,8 +129,10 @@ class Payloads:
         """What a handler returned as it is sent: inline, or stored in parts.
 
         Raises:
-            Hindered: It cannot be written so that the producer reads the same, or is more than the queue takes.
+            Hindered: It cannot be written so that the producer reads the same, or is more than the queue takes; or it
+                was made of arguments that could not be read to their end.
         """
+        _check_read(case)
         try:
             packed = await pack(value)
         except UsageError as error:
@@ -151,13 +147,14 @@ class Payloads:
                     f"a result of {packed.length} bytes; queue {case.queue} takes {limit} (max_payload)"
                 )
             wrap = self._sealer.wrap((self._opener.trust.peer(case.core.sender).kem_key(now),), now)
-            chunks, sealer = aiter(packed), PartSealer(wrap.secret)
+            chunks, sealer = aiter(packed), PartSealer(wrap.secret, case.settings.packing)
             # Its slot must not go to the one queue whose producer fills the room there is.
             full = case.place.free
             manifest = await send(self._transport, case.key, chunks, sealer, self._withdrawals, limit=limit, full=full)
         except PayloadTooLarge as error:
             raise Hindered(Reject(str(error), type=type(error).__name__), type(error).__name__) from None
         except (TransportError, Refusal) as error:
+            _check_read(case)  # an iterator reads them as it is read
             _log.warning("payload_not_stored", queue=case.queue, job=case.core.job, error=type(error).__name__)
             raise Hindered(Snooze(TROUBLE_DELAY_S), type(error).__name__) from None
         return Done(packed.content(), Sent(wrap, manifest))
@@ -181,6 +178,45 @@ class Payloads:
             raise ConfigurationError(f"{folder}: {error.strerror}; let {SPOOL} name a folder") from None
         sweep(folder)
         return folder
+
+
+async def _watched(incoming: Incoming) -> AsyncIterator[bytes]:
+    try:
+        async for chunk in incoming.stream():
+            yield chunk
+    except BridgeError as error:
+        incoming.opener.failed = error
+        raise
+
+
+def _check_read(case: Case) -> None:
+    """Check that nothing kept a handler from reading its payload: what it does then is not its job's end.
+
+    Raises:
+        Hindered: Something did.
+    """
+    if case.payload is not None and case.payload.failed is not None:
+        raise _hindered(case, case.payload.failed) from None
+
+
+def _hindered(case: Case, error: BridgeError) -> Hindered:
+    """What becomes of a job whose payload cannot be read."""
+    name, log = type(error).__name__, _log.bind(queue=case.queue, job=case.core.job)
+    match error:
+        case InvalidArguments():
+            return Hindered(Reject(str(error), type=name), name)
+        case Refusal() | PartMissing() | PayloadTooLarge():
+            log.error("payload_refused", error=name)
+            return Hindered(Reject(str(error), type=name), name)
+        case SpoolFull():
+            log.error("spool_full", bytes=case.core.length)
+            return Hindered(Snooze(FULL_DELAY_S), name)
+        case TransportError():
+            log.warning("payload_awaited", error=name)
+            return Hindered(Snooze(TROUBLE_DELAY_S), name)
+        case _:
+            log.error("spool_unusable", error=str(error))
+            return Hindered(Snooze(FULL_DELAY_S), name)
 
 
 def given(content: Content, handler: Handler, whole: Payload | None = None) -> Any:

@@ -134,4 +134,4 @@ class Reports:
         )
         now = now_ms()
         recipients = (self._opener.trust.peer(case.core.sender).kem_key(now),)
-        return self._sealer.seal(Draft(core, recipients, encode(step)), now).data
+        return self._sealer.seal(Draft(core, recipients, encode(step), packing=case.settings.packing), now).data

@@ -283,7 +283,7 @@ class Settler:
             )
         core = case.answer("result", case.attempt, self._worker, now, traceparent, case.core.args_tag)
         recipients = (self._opener.trust.peer(case.core.sender).kem_key(now),)
-        draft = Draft(core, recipients, content, status)
+        draft = Draft(core, recipients, content, status, packing=case.settings.packing)
         draft = draft if sent is None else draft.naming(sent.manifest, sent.wrap)
         return (await self._batcher.seal(draft, now)).data
 

@@ -99,7 +99,8 @@ class Streams:
         answer = case.answer("segment", case.attempt, self._worker, now, None, case.core.args_tag)
         recipients = (self._opener.trust.peer(case.core.sender).kem_key(now),)
         content = Content(content_type, segments.pack(records))
-        return self._sealer.seal(Draft(chain.core(answer, list(map(len, records))), recipients, content), now)
+        core = chain.core(answer, list(map(len, records)))
+        return self._sealer.seal(Draft(core, recipients, content, packing=case.settings.packing), now)
 
     async def look(self, case: Case, run: int, number: int) -> Message | None:
         """What stands as a segment.

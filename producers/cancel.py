@@ -72,10 +72,9 @@ class Canceller:
         return Signed(job.digest, job.core.kind, job.core.expires)
 
     def _seal(self, token: JobToken, signed: Signed, reason: str, now: int) -> Sealed:
-        workers = self._connection.queues[token.queue].workers
-        trust = self._opener.trust
+        settings, trust = self._connection.queues[token.queue], self._opener.trust
         self._opener.check_mine(now)
-        trust.authorise("control", token.queue, signed.kind, token.producer, workers)
+        trust.authorise("control", token.queue, signed.kind, token.producer, settings.workers)
         core = Core(
             type="control",
             queue=token.queue,
@@ -84,13 +83,14 @@ class Canceller:
             generation=token.generation,
             sender=token.producer,
             sender_kid=b"",
-            recipient=workers,
+            recipient=settings.workers,
             issued=now,
             expires=signed.expires,
             job_digest=signed.digest,
             action="cancel",
         )
-        return self._sealer.seal(Draft(core, (trust.peer(workers).kem_key(now),), encode(reason)), now)
+        recipients = (trust.peer(settings.workers).kem_key(now),)
+        return self._sealer.seal(Draft(core, recipients, encode(reason), packing=settings.packing), now)
 
     async def _store(self, sealed: Sealed, timeout: float) -> None:
         core, clock = sealed.core, asyncio.get_running_loop().time

@@ -159,7 +159,9 @@ class Handle(Generic[R]):
     def length(self) -> int | None:
         """How many bytes its result has, once that is known."""
         outcome = self.outcome
-        return (outcome.core.length or len(outcome.content.body)) if isinstance(outcome, Opened) else None
+        if not isinstance(outcome, Opened):
+            return None
+        return outcome.payload.manifest.content if outcome.payload is not None else len(outcome.content.body)
 
     @property
     def streamed(self) -> bool | None:

@@ -139,7 +139,8 @@ class Outbox:
             try:
                 _check(content, kind, settings)
                 core, span = self._begin(kind, settings, now, when, terms.priority, mark, keyed)
-                sealed.append((len(outcomes), self._batcher.seal(Draft(core, recipients, content), now), span))
+                draft = Draft(core, recipients, content, packing=settings.packing)
+                sealed.append((len(outcomes), self._batcher.seal(draft, now), span))
             except BridgeError as error:
                 outcomes.append(self._refused(kind.queue, kind.name, span, error))
             else:
@@ -202,7 +203,7 @@ class Outbox:
         self.check(kind, large)
         key = key or JobKey(kind.queue, self._name, self.session, self._next(kind.queue))
         try:
-            return await self._uploads.store(large, key, self._sealer.wrap(recipients, now), settings.max_payload, told)
+            return await self._uploads.store(large, key, self._sealer.wrap(recipients, now), settings, told)
         except BridgeError as error:
             raise self._refused(kind.queue, kind.name, NO_SPAN, error) from None
 

@@ -60,8 +60,8 @@ def value_of(opened: Opened, type_: type[Any] | None) -> Any:
             )
         case Status.SUCCEEDED if opened.payload is not None:
             raise PayloadTooLarge(
-                f"job {opened.core.job}: a result of {opened.core.length} bytes, in parts; take it as `await "
-                "result.read()`"
+                f"job {opened.core.job}: a result of {opened.payload.manifest.content} bytes, in parts; take it as "
+                "`await result.read()`"
             )
         case Status.SUCCEEDED:
             return unpack(opened.content, type_ if type_ is not None else natural(opened.content))

@@ -86,9 +86,9 @@ class Payloads:
         incoming = self._incoming(key, opened, opened.payload)
         manifest = incoming.manifest
         whole = type_ is not Payload and to is None and not fields
-        if whole and manifest.length > IN_MEMORY:
+        if whole and manifest.content > IN_MEMORY:
             raise PayloadTooLarge(
-                f"job {key.job_id}: a result of {manifest.length} bytes, and {IN_MEMORY} are read into memory "
+                f"job {key.job_id}: a result of {manifest.content} bytes, and {IN_MEMORY} are read into memory "
                 "(IN_MEMORY); take it as result(to=Path), result(Payload) or stream()"
             )
         if to is not None:
@@ -121,9 +121,9 @@ class Payloads:
     def _incoming(self, key: JobKey, opened: Opened, parts: PartOpener) -> Incoming:
         check_body(opened.content)
         settings = self._connection.queues[key.queue]
-        if parts.manifest.length > settings.max_payload:  # its author's own settings may say anything
+        if parts.manifest.content > settings.max_payload:  # its author's own settings may say anything
             raise PayloadTooLarge(
-                f"job {key.job_id}: a result of {parts.manifest.length} bytes; queue {key.queue} takes "
+                f"job {key.job_id}: a result of {parts.manifest.content} bytes; queue {key.queue} takes "
                 f"{settings.max_payload} (max_payload): it stands, and can be read where bridge.yaml says more"
             )
         return Incoming(self._transport, settings.work, key, parts)

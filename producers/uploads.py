@@ -40,14 +40,14 @@ class Uploads:
     def __init__(self, transport: Transport, withdrawals: Withdrawals) -> None:
         self._transport, self._withdrawals = transport, withdrawals
 
-    async def store(self, large: Large, key: JobKey, wrap: Wrap, limit: int, told: Told | None) -> Upload:
+    async def store(self, large: Large, key: JobKey, wrap: Wrap, settings: QueueSettings, told: Told | None) -> Upload:
         """Store all of it.
 
         Raises:
             PayloadTooLarge: It has more bytes than the queue takes; what was stored is withdrawn.
             TransportError: It could not be stored, and is withdrawn.
         """
-        sealer = PartSealer(wrap.secret)
+        sealer, limit = PartSealer(wrap.secret, settings.packing), settings.max_payload
         manifest = await send(self._transport, key, aiter(large), sealer, self._withdrawals, limit=limit, told=told)
         return Upload(key, wrap, manifest, large.content())
 

@@ -7,6 +7,7 @@ from typing import Final, cast
 
 from bridge.core import MAX_LIFETIME_MS, MAX_PAYLOAD
 from bridge.job import CANARY, INLINE_LIMIT, Errors
+from bridge.packing import Packing, padded_length
 from bridge.payload import PART, stored_length
 from bridge.policy.document import Sequence, shown
 from bridge.policy.hints import nearest
@@ -28,9 +29,11 @@ _QUEUE: Final = (
     *("producers", "workers", "kinds", "ack_wait", "max_attempts", "backoff", "deadline", "result_ttl"),
     *("max_payload", "max_pending", "max_bytes", "payload_bytes", "inbox", "canary"),
     *("concurrency", "concurrency_per_key", "rate", "errors"),
+    *("compression", "padding"),
 )
 _BACKOFF: Final = ("initial", "factor", "max", "jitter")
 NEVER: Final = "never"
+OFF: Final = "off"
 _RATE: Final = ("jobs", "per", "burst")
 MAX_CONCURRENCY: Final = 1_000
 """Slots of a queue, or of a key: a worker that finds the one it knew taken reads them all, some 400 bytes each."""
@@ -69,6 +72,7 @@ def _queue(name: str, section: Section, clouds: Mapping[str, Cloud], identities:
     if workers:
         _check_service(section, section.line_of("workers"), workers, services, identities)
     max_payload = section.size("max_payload", _DEFAULT.max_payload, 1, MAX_PAYLOAD)
+    packing = _packing(section)
     home = _home(section, {who: line for who, line in producers.items() if services.get(who) in clouds}, services)
     work = services.get(workers, "")
     if home and home == work:
@@ -89,13 +93,14 @@ def _queue(name: str, section: Section, clouds: Mapping[str, Cloud], identities:
         max_payload=max_payload,
         max_pending=section.whole("max_pending", _DEFAULT.max_pending, 1, MAX_PENDING),
         max_bytes=section.size("max_bytes", _DEFAULT.max_bytes, MIB, STORE_LIMIT // 2),
-        payload_bytes=section.size("payload_bytes", _room(max_payload, PAYLOADS), 0, STORE_LIMIT // 2),
+        payload_bytes=section.size("payload_bytes", _room(max_payload, packing, PAYLOADS), 0, STORE_LIMIT // 2),
         inbox=_inbox(section, producers),
         canary_ms=_canary(section, home, identities),
         concurrency=_slots(section, "concurrency"),
         concurrency_per_key=_slots(section, "concurrency_per_key"),
         rate=_rate(section),
         errors=cast(Errors, section.choice("errors", ("type", "message", "traceback"), _DEFAULT.errors)),
+        packing=packing,
     )
 
 
@@ -193,17 +198,29 @@ def _check_retention(section: Section, queue: Queue, max_outage: int) -> None:
         section.note(section.line_of("result_ttl"), problem, remedy)
 
 
-def _room(max_payload: int, payloads: int) -> int:
+def _packing(queue: Section) -> Packing | None:
+    """How content is packed: compressed or padded, and not both."""
+    compression = queue.choice("compression", (Packing.ZSTD, OFF), OFF)
+    padding = queue.choice("padding", (Packing.PADME, OFF), OFF)
+    if (compression, padding) == (Packing.ZSTD, Packing.PADME):
+        problem = "compression and padding: what is compressed is of a size that tells of its content, also when padded"
+        queue.note(queue.line_of("padding"), problem, "say one of them")
+    return next((how for how in Packing if how in (compression, padding)), None)
+
+
+def _room(max_payload: int, packing: Packing | None, payloads: int) -> int:
     """What so many of the longest payloads take as parts; nothing where they travel inline."""
     if max_payload <= INLINE_LIMIT:
         return 0
+    if packing is Packing.PADME:
+        max_payload = padded_length(max_payload)
     one = stored_length(max_payload) + PART_OVERHEAD * (2 + max_payload // PART)
     return payloads * (one - one % MIB + MIB)
 
 
 def _check_room(section: Section, queue: Queue) -> None:
     """One payload of the greatest length must fit, or it would be refused with its disk half full."""
-    least = _room(queue.max_payload, 1)
+    least = _room(queue.max_payload, queue.packing, 1)
     if section.sound and queue.payload_bytes and not least:
         problem = f"payload_bytes, but max_payload {spell_size(queue.max_payload)} travels inline"
         section.note(section.line_of("payload_bytes"), problem, "raise max_payload, or remove it")

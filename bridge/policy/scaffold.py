@@ -67,6 +67,8 @@ queues:
     max_pending: 1000000            # jobs stored and not done; one more is refused, never dropped
     max_bytes: 4GiB                 # of all stored jobs, and of all stored results
     payload_bytes: 0B               # of stored payloads; 4 x max_payload where that is above 256KiB
+    compression: off                # or `zstd`; its size then tells of what is in it: see docs/threats.md
+    padding: off                    # or `padme`: sizes tell less; not with compression
     inbox: []                       # producers whose results also wait until a process of theirs has acked them
     errors: type                    # of an exception in a handler, what producers are told: type, message, traceback
     canary: never                   # how often, as 30s, agents of the producers' cloud prove that jobs are answered

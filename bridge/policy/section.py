@@ -20,8 +20,8 @@ from bridge.subjects import is_name
 
 NOT_BUILT: Final = frozenset(
     {
-        *("alarms", "alerts", "audit", "cancel", "compression", "control"),
-        *("events", "isolation", "keyed", "labels", "padding", "parts", "progress"),
+        *("alarms", "alerts", "audit", "cancel", "control"),
+        *("events", "isolation", "keyed", "labels", "parts", "progress"),
         *("receipt", "receipts", "retention", "slo", "stats", "stream", "streaming"),
     }
 )
@@ -136,6 +136,9 @@ class Section:
         """One of a few words; "" if it is none of them."""
         options = [str(option) for option in options]
         listed = " or ".join(options)
+        node = self._entries[key].node if key in self._entries else None
+        if isinstance(node, Scalar) and node.kind == "yes/no" and node.text in options:
+            return node.text  # `off`, where it is one of the words
         text = self.text(key, f"add {key}: {listed}", default)
         if text and text not in options:
             self.note(self.line_of(key), f"{key}: {shown(text)} is unknown", nearest(text, options))

@@ -10,6 +10,7 @@ from enum import StrEnum
 from typing import Final, Literal
 
 from bridge.job import INLINE_LIMIT, Errors
+from bridge.packing import Packing
 
 KIB: Final = 1024
 MIB: Final = 1024 * KIB
@@ -22,6 +23,10 @@ YEAR: Final = 365 * DAY
 
 STORE_LIMIT: Final = 1024 * GIB
 """What the jobs and results of all queues may reserve in one cloud, in bytes: one large volume, never a pool."""
+
+
+_LATER: Final = ("inbox", "canary_ms", "concurrency", "concurrency_per_key", "rate", "payload_bytes", "packing")
+"""Of a queue, what releases before these words did not know."""
 
 
 class Role(StrEnum):
@@ -133,6 +138,8 @@ class Queue:
     """Of the starts, over all workers."""
     errors: Errors = "type"
     """What producers are told of an exception that a handler raised: its class, its message, its traceback."""
+    packing: Packing | None = None
+    """How content is compressed or padded before it is sealed."""
 
     @property
     def limited(self) -> bool:
@@ -213,7 +220,7 @@ class Policy:
         if not self.schedules:
             del values["schedules"]
         for queue in values["queues"].values():
-            for later in ("inbox", "canary_ms", "concurrency", "concurrency_per_key", "rate", "payload_bytes"):
+            for later in _LATER:
                 if not queue[later]:
                     del queue[later]
             if queue["errors"] == "type":

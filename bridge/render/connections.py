@@ -37,7 +37,7 @@ def connection_yaml(policy: Policy, identity: IdentityEntry) -> str:
     value = connection.model_dump()
     # A release that does not know these words refuses them, and reads the file of what needs none.
     for settings in value["queues"].values():
-        for word in [word for word in (*_LIMITS, "inbox", "canary_ms") if not settings[word]]:
+        for word in [word for word in (*_LIMITS, "inbox", "canary_ms", "packing") if not settings[word]]:
             del settings[word]
         if settings["errors"] == "type":
             del settings["errors"]
@@ -91,5 +91,7 @@ def _settings(queue: Queue, identity: IdentityEntry) -> QueueSettings:
         inbox=list(queue.inbox) if looks or identity.name in queue.inbox else [],
         canary_ms=queue.canary_ms if looks else 0,
         errors=queue.errors if works else "type",
+        # Who takes no part in it packs nothing; and who does reads what the other side packs.
+        packing=queue.packing if works or identity.name in queue.producers else None,
         **limits,
     )

@@ -12,7 +12,7 @@ from typing import Final, TypeAlias
 import structlog
 
 from bridge import subjects
-from bridge.errors import BadPart, Denied, NotConnected, PartMissing, TransportError
+from bridge.errors import Denied, NotConnected, PartMissing, TransportError
 from bridge.payload import PART, Manifest, PartOpener
 from bridge.subjects import JobKey
 from bridge.transfer.outgoing import Told
@@ -82,7 +82,7 @@ class Incoming:
                 async for number, some in kept:
                     if told is not None:
                         for after in range(number + 1, number + len(some) + 1):
-                            told(min(after * PART, self.manifest.length))
+                            told(min(after * PART, self.manifest.content))
         except TransportError as error:
             spool.kept = not isinstance(error, PartMissing)
             raise
@@ -93,7 +93,8 @@ class Incoming:
         async with aclosing(self._come(0)) as coming:
             async for first, some in coming:
                 for number, sealed in enumerate(some, first):
-                    yield await asyncio.to_thread(self.opener.open, number, sealed)
+                    if data := await asyncio.to_thread(self.opener.open, number, sealed):  # none where all is padding
+                        yield data
 
     async def learn(self) -> None:
         """Read the index, once."""
@@ -186,8 +187,6 @@ class Incoming:
             now = clock()
             self._window.took(now - begun, len(message.data), now)
             self.asked += len(message.data)
-            if len(message.data) != self.manifest.size_of(number):  # its author may have signed it all the same
-                raise BadPart(f"part {number} of a payload is of another length than was signed")
             return message.data
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+import contextlib
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from types import AsyncGeneratorType
 from typing import Final
 
@@ -77,15 +78,11 @@ async def send(
     stored = _Storing(transport, key, sealer.transfer.hex(), full)
     total = 0
     try:
-        async for data in _cut(chunks):
+        async for data in _cut(_padded(chunks, sealer, key.queue, limit)):
             total += len(data)
-            if total > limit:
-                raise PayloadTooLarge(
-                    f"a payload of more than {limit} bytes; queue {key.queue} takes {limit} (max_payload)"
-                )
             await stored.start(*sealer.seal(data))
             if told is not None:
-                told(total)
+                told(min(total, sealer.content))
         for number, piece in sealer.pieces():
             await stored.start(number, piece)
         await stored.all()
@@ -174,10 +171,31 @@ class _Storing:
                 return
 
 
-async def _cut(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes | memoryview]:
+async def _padded(
+    chunks: AsyncIterator[bytes], sealer: PartSealer, queue: str, limit: int
+) -> AsyncGenerator[bytes, None]:
+    """The same bytes, if they are no more than the limit, and what they are padded with."""
+    total = 0
+    try:
+        async for chunk in chunks:
+            total += len(chunk)
+            if total > limit:
+                raise PayloadTooLarge(
+                    f"a payload of more than {limit} bytes; queue {queue} takes {limit} (max_payload)"
+                )
+            yield chunk
+    finally:
+        if isinstance(chunks, AsyncGeneratorType):
+            await chunks.aclose()
+    padding = sealer.padding(total)
+    for at in range(0, padding, PART):
+        yield bytes(min(PART, padding - at))
+
+
+async def _cut(chunks: AsyncGenerator[bytes, None]) -> AsyncIterator[bytes | memoryview]:
     """The same bytes in parts; what gives them is closed at the end."""
     held = bytearray()
-    try:
+    async with contextlib.aclosing(chunks):
         async for chunk in chunks:
             rest = memoryview(chunk)
             if held and len(held) + len(rest) >= PART:
@@ -188,8 +206,5 @@ async def _cut(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes | memoryview
                 yield rest[:PART]
                 rest = rest[PART:]
             held += rest
-    finally:
-        if isinstance(chunks, AsyncGeneratorType):
-            await chunks.aclose()
     if held:
         yield bytes(held)

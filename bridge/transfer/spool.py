@@ -26,6 +26,9 @@ STALE_S: Final = 86_400
 """After how long a file that nobody went on with is removed: the process that wrote it died."""
 LEFT: Final = 16
 """Such files that are kept at most, the newest: a producer can have attempts end amid transfers at will."""
+_HEAD: Final = 4
+"""Before each part, its length: how much a compressed one has its index does not say."""
+_SLOT: Final = _HEAD + SEALED_PART
 _NO_ROOM: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -68,7 +71,8 @@ class Spool:
         number = 0
         while number < self.manifest.parts and opener.matches(number, self.read(number)):
             number += 1
-        os.ftruncate(self._descriptor, number * SEALED_PART if number < self.manifest.parts else self._end)
+        if number < self.manifest.parts:
+            os.ftruncate(self._descriptor, number * _SLOT)
         return number
 
     @property
@@ -83,12 +87,11 @@ class Spool:
             SpoolFull: The disk has no room for it.
             ValueError: It was closed.
         """
-        at, view = number * SEALED_PART, memoryview(sealed)
+        at = number * _SLOT
         try:
             with self._lock:
-                while view:
-                    written = os.pwrite(self._descriptor, view, at)
-                    at, view = at + written, view[written:]
+                self._write(at + _HEAD, memoryview(sealed))
+                self._write(at, memoryview(len(sealed).to_bytes(_HEAD)))
         except OSError as error:
             if error.errno in _NO_ROOM:
                 raise SpoolFull(
@@ -98,7 +101,8 @@ class Spool:
 
     def read(self, number: int) -> bytes:
         """A part as it was written; shorter, or empty, where it was not."""
-        return os.pread(self._descriptor, self.manifest.size_of(number), number * SEALED_PART)
+        slot = os.pread(self._descriptor, _HEAD + self.manifest.size_of(number), number * _SLOT)
+        return slot[_HEAD : _HEAD + int.from_bytes(slot[:_HEAD])]
 
     def close(self, *, keep: bool = False) -> None:
         """Let go of it.
@@ -124,10 +128,10 @@ class Spool:
             raise ValueError("the payload was read after its job ended; read it within the handler")
         return self._file
 
-    @property
-    def _end(self) -> int:
-        last = self.manifest.parts - 1
-        return last * SEALED_PART + self.manifest.size_of(last)
+    def _write(self, at: int, view: memoryview) -> None:
+        while view:
+            written = os.pwrite(self._descriptor, view, at)
+            at, view = at + written, view[written:]
 
 
 def sweep(folder: Path, begins: str = "") -> None:

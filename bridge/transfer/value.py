@@ -306,14 +306,15 @@ class Spooled:
 
     def __init__(self, spool: Spool, opener: PartOpener) -> None:
         self._spool, self._opener = spool, opener
-        self.length: int | None = opener.manifest.length
+        self.length: int | None = opener.manifest.content
 
     def open(self) -> BinaryIO:
         return io.BufferedReader(_Reader(self._spool, self._opener), PART)
 
     async def chunks(self) -> AsyncIterator[bytes]:
         for number in range(self._opener.manifest.parts):
-            yield self._opener.unseal(number, self._spool.read(number))
+            if data := self._opener.unseal(number, self._spool.read(number)):  # what is padding is looked at, too
+                yield data
             await asyncio.sleep(0)
 
 
@@ -334,7 +335,7 @@ class _Reader(io.RawIOBase):
         return self._at
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        start = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._opener.manifest.length}[whence]
+        start = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._opener.manifest.content}[whence]
         if start + offset < 0:
             raise ValueError("before the beginning")
         self._at = start + offset
@@ -342,7 +343,7 @@ class _Reader(io.RawIOBase):
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]  # any writable buffer; it is made one
         view = memoryview(buffer).cast("B")
-        if self._at >= self._opener.manifest.length:
+        if self._at >= self._opener.manifest.content:
             return 0
         number, within = divmod(self._at, PART)
         if number != self._number:

@@ -249,8 +249,8 @@ def test_h11_no_key_of_a_bundle_signs_for_another_principal() -> None:
         opens(job().with_(signer=SigningKey.generate(), kid=KemPublicKey(BUNNY.public).kid))
 
 
-@pytest.mark.parametrize("name", ["compression", "encoding", "content_encoding", "padding"])
-def test_h26_a_body_that_would_be_larger_than_it_is(name: str) -> None:
+@pytest.mark.parametrize("name", ["encoding", "content_encoding", "padding"])
+def test_h26_a_body_that_is_compressed_in_another_way(name: str) -> None:
     body = b"x" * 28
     prelude = {"content_type": "a/b", "length": 1028 * len(body), "sha256": crypto.sha256(body).hex(), name: "zstd"}
     with pytest.raises(BadPrelude):

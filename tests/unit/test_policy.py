@@ -65,6 +65,7 @@ def test_the_scaffold_shows_every_key_and_the_defaults(tmp_path: Path) -> None:
     assert load(tmp_path, whole).queues["thumbnails"].rate == Rate(100, 1000)
     shown = yaml.safe_load(whole)["queues"]["thumbnails"]
     settings_ = {field.name.removesuffix("_ms") for field in dataclasses.fields(Queue)} - {"name", "home", "work"}
+    settings_ = settings_ - {"packing"} | {"compression", "padding"}
     assert set(shown) == settings_
 
 
@@ -130,7 +131,7 @@ MISTAKES: list[tuple[str, str, str, str]] = [
             f"'{key}' in queue 'thumbnails' is not built",
             "remove",
         )
-        for key in ("cancel", "compression", "receipts", "audit", "slo", "events")
+        for key in ("cancel", "receipts", "audit", "slo", "events")
     ),
     *(
         ("    ack_wait: 30s", f"    ack_wait: 30s\n^    {key}: 1", f"'{key}' is nothing that queue 'thumbnails'", where)
@@ -157,11 +158,21 @@ MISTAKES: list[tuple[str, str, str, str]] = [
             ("rate: {jobs: 5, per: 1s, burst: 6}", "rate: burst 6 is above jobs 5", "say at most 5"),
         )
     ),
+    ("compression: off", "compression: gzip", "compression: 'gzip' is unknown", "say one of 'zstd', 'off'"),
+    ("compression: off", "compression: on", "compression: YAML takes 'on' for a yes or no", 'write "on"'),
+    ("padding: off", "padding: padmé", "padding: 'padmé' is unknown", "'padme'"),
     (
-        "    ack_wait: 30s",
-        "    ack_wait: 30s\n^    padding: 1",
-        "'padding' in queue 'thumbnails' is not built",
-        "remove",
+        "compression: off                # or `zstd`; its size then tells of what is in it: see docs/threats.md\n"
+        "    padding: off",
+        "compression: zstd\n^    padding: padme",
+        "compression and padding: what is compressed",
+        "say one of them",
+    ),
+    (
+        "max_payload: 256KiB             # of one job's arguments, and of one result",
+        "max_payload: 1000MiB\n^    payload_bytes: 1004MiB\n    padding: padme\n",
+        "payload_bytes 1004MiB cannot hold one payload of max_payload 1000MiB",
+        "say at least 1012MiB",
     ),
     ("bridge: acme", "bridge: acme\n^isolation: strict", "'isolation' in the policy is not built yet", "remove"),
     # names

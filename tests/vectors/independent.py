@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
+from tests.vectors import independent_packing
 from tests.vectors import strictness as strict
 from tests.vectors.chunked import open_chunked
 from tests.vectors.independent_trust import AHEAD_MS, Bundle, kid, verifies
@@ -185,6 +186,7 @@ class Message:
     content_type: str | None
     body: bytes
     secret: bytes = b""
+    prelude: dict[str, Any] = field(default_factory=dict)
 
     def summary(self) -> dict[str, Any]:
         """As the published vectors have it."""
@@ -287,19 +289,20 @@ def open_sealed(frame: Frame, me: str, keys: dict[bytes, XWing]) -> Message:
         plain = open_chunked("AEAD_AES_256_GCM", hashes.SHA512(), key, context, frame.ciphertext)
     except ValueError:
         raise Refused("BadSeal", "does not open") from None
-    return Message(core, digest, *_prelude(plain, core["type"]), secret)
+    return _read(core, digest, plain, secret)
 
 
-def _prelude(plain: bytes, type_: str) -> tuple[str | None, str, bytes]:
+def _read(core: dict[str, Any], digest: bytes, plain: bytes, secret: bytes) -> Message:
     length = int.from_bytes(plain[:2])
-    raw, body = plain[2 : 2 + length], plain[2 + length :]
+    raw, rest = plain[2 : 2 + length], plain[2 + length :]
     if len(plain) < 2 + length or length > 1_024:
         raise Refused("BadPrelude", "length")
     prelude = strict.read(raw, "BadPrelude")
     checks = {"content_type": strict.text, "length": strict.whole(0, 2**53), "sha256": strict.hex_of(32)}
-    if type_ == "result":
+    if core["type"] == "result":
         checks["status"] = strict.one_of("succeeded", "failed", "expired")
-    strict.fields(prelude, "BadPrelude", **checks)
+    strict.fields(prelude, "BadPrelude", **checks, **independent_packing.checks(prelude, core))
+    body = independent_packing.unpack(prelude, core, 2 + length, rest)
     if prelude["length"] != len(body) or prelude["sha256"] != hashlib.sha256(body).hexdigest():
         raise Refused("BadPrelude", "another body")
-    return prelude.get("status"), prelude["content_type"], body
+    return Message(core, digest, prelude.get("status"), prelude["content_type"], body, secret, prelude)

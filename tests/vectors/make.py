@@ -17,7 +17,7 @@ from bridge.core import Core
 from bridge.envelope import Draft, Sealed, Sealer
 from bridge.job import Content, Status
 from bridge.strict_json import b64
-from tests.vectors import bundles, composites, independent, labels, payloads, refused_envelopes, segments
+from tests.vectors import bundles, composites, independent, labels, packed, payloads, refused_envelopes, segments
 from tests.vectors.forge import Forgery, spread
 from tests.vectors.independent_trust import Bundle, verify_bundle
 from tests.vectors.labels import IDENTITIES, KEM, NOW, SESSION, SIGN
@@ -195,9 +195,11 @@ def main() -> None:
     head |= {"trust": trust.decode(), "roots": roots.decode()}
     envelopes = [*accepted(), *refused_envelopes.all_refused()]
     _write("envelopes.json", head, [_envelope(case, bundle) for case in envelopes])
-    _write("payloads.json", {"now": NOW, "reader": "bunny"}, payloads.vectors(bundle))
+    head = {"now": NOW, "reader": "bunny"}
+    _write("payloads.json", head, payloads.vectors(payloads.CASES, payloads.ACCEPTED, ("exactly-a-part",)))
+    _write("packed.json", head, payloads.vectors(packed.CASES, packed.ACCEPTED, ()))
     _write("segments.json", {"now": NOW, "reader": "relay"}, segments.vectors())
-    _write("composites.json", {"now": NOW, "reader": "bunny"}, composites.vectors())
+    _write("composites.json", head, composites.vectors())
     _write("trust.json", {"seeds": LABELS}, [_bundle(case) for case in bundles.all_cases()])
 
 

@@ -12,8 +12,8 @@ from bridge import crypto
 from bridge.core import Core
 from bridge.envelope import Draft, Sealer
 from bridge.job import Content
+from bridge.packing import Packing
 from bridge.payload import Manifest, PartSealer
-from tests.vectors.independent_trust import Bundle
 from tests.vectors.labels import IDENTITIES, NOW, SESSION
 from tests.vectors.refused_envelopes import BUNNY
 
@@ -30,6 +30,7 @@ def sent(
     seal: Callable[[int, bytes, bytes], bytes] | None = None,
     content_type: str = "application/octet-stream",
     body: bytes = b"",
+    packing: Packing | None = None,
 ) -> tuple[bytes, list[bytes]]:
     """A job with a payload in parts, and the messages of its transfer.
 
@@ -40,6 +41,7 @@ def sent(
         seal: How its author seals, given the number, the key and the bytes of a part.
         content_type: What the prelude says.
         body: Of the message itself.
+        packing: How it is packed.
     """
     relay = Sealer(IDENTITIES["relay"])
     core = Core("job", "thumbs", "resize", f"{SESSION}.1", 0, "relay", b"", "bunny", NOW, NOW + 60_000, b"", "normal")
@@ -47,7 +49,8 @@ def sent(
     if payload is None:
         return relay.seal(Draft(core, (BUNNY,), content), NOW).data, []
     wrap = relay.wrap((BUNNY,), NOW)
-    sealer = PartSealer(wrap.secret)
+    sealer = PartSealer(wrap.secret, packing)
+    payload += bytes(sealer.padding(len(payload)))
     stored = [sealer.seal(payload[at : at + 262_144])[1] for at in range(0, len(payload), 262_144)]
     pieces, manifest = [piece for _, piece in sealer.pieces()], sealer.manifest()
     if seal is not None:
@@ -73,7 +76,10 @@ def _without_its_end(number: int, key: bytes, data: bytes) -> bytes:
     return crypto.seal_body(key, b"bunny-bridge/v1/part\0" + number.to_bytes(4), data[:-1])
 
 
-CASES: dict[str, tuple[str, Callable[[], tuple[bytes, list[bytes]]]]] = {
+Case = tuple[str, Callable[[], tuple[bytes, list[bytes]]]]
+"""The refusal, or none, and what makes a message and the messages of its transfer."""
+
+CASES: dict[str, Case] = {
     "one-part": ("", lambda: sent(SHORT)),
     "one-byte": ("", lambda: sent(b"x")),
     "exactly-a-part": ("", lambda: sent(bytes(262_144))),
@@ -92,15 +98,23 @@ CASES: dict[str, tuple[str, Callable[[], tuple[bytes, list[bytes]]]]] = {
     "sealed-without-its-last-byte": ("BadPart", lambda: sent(SHORT, seal=_without_its_end)),
 }
 
+ACCEPTED = {"one-part": SHORT, "one-byte": b"x"}
 
-def vectors(_: Bundle) -> list[dict[str, Any]]:
-    """As they are published."""
+
+def vectors(cases: dict[str, Case], payloads: dict[str, bytes], leaves_out: tuple[str, ...]) -> list[dict[str, Any]]:
+    """As they are published.
+
+    Args:
+        cases: All of them.
+        payloads: Those of what is accepted, by name.
+        leaves_out: A third of a megabyte: made anew where it is needed.
+    """
     found = []
-    for name, (refusal, make) in CASES.items():
-        if name == "exactly-a-part":  # a third of a megabyte: made anew where it is needed
+    for name, (refusal, make) in cases.items():
+        if name in leaves_out:
             continue
         envelope, stored = make()
-        payload = {"one-part": SHORT, "one-byte": b"x"}.get(name, b"")
+        payload = payloads.get(name, b"")
         expect: dict[str, Any] = {"refusal": refusal}
         if not refusal:
             expect = {"length": len(payload), "sha256": hashlib.sha256(payload).hexdigest()}
