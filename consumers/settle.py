@@ -134,6 +134,8 @@ class Settler:
         Raises:
             NotConnected: The transport was closed meanwhile.
         """
+        if isinstance(verdict, Reject | TooLate) and case.counted:
+            verdict = await self._standing(case) or verdict
         outcome = _OUTCOMES[type(verdict)]
         span = NO_SPAN
         if case.core.traceparent is not None:
@@ -307,6 +309,12 @@ class Settler:
     def _count(self, metric: metrics.Metric, case: Case, *labels: str, by: float = 1.0) -> None:
         if case.counted:
             self._meter.count(metric, case.queue, *labels, by=by)
+
+    async def _standing(self, case: Case) -> Answered | Poisoned | Conflict | None:
+        """What another delivery of a job that failed here came to: a dead letter would say that the job died."""
+        with contextlib.suppress(TransportError):  # then storing finds out, after the letter
+            return await self._judge.standing(case)
+        return None
 
     async def _bury(self, case: Case, cause: str) -> None:
         if not case.counted:  # nobody is to look into it, or run it again
