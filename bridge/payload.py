@@ -20,6 +20,8 @@ from bridge.packing import Packing
 PART: Final = 262_144
 """Bytes of every part but the last, before sealing. Sealed it is far below what one message may hold."""
 SEALED_PART: Final = crypto.sealed_length(PART)
+PART_OVERHEAD: Final = 600
+"""Bytes that a stream keeps beside a part: its subject, headers and a record."""
 PIECE: Final = PART // 32
 """Digests of one piece of the index: 2 GiB of payload."""
 

@@ -15,7 +15,7 @@ from bridge.clock import now_ms
 from bridge.errors import TransportError
 from bridge.identity import Connection, QueueSettings
 from bridge.jetstream import JetStreamTransport
-from bridge.job import CANARY_PRIORITY
+from bridge.job import CANARY_PRIORITY, INLINE_LIMIT
 
 ANSWER_TIMEOUT_S: Final = 2.0
 AT_ONCE: Final = 8
@@ -35,6 +35,15 @@ class Unread(NamedTuple):
     """At most how old the oldest of them is; 0 where there is none."""
 
 
+class Room(NamedTuple):
+    """How much of the room for payloads is taken."""
+
+    taken: int
+    """Bytes."""
+    limit: int
+    """What there may be."""
+
+
 @dataclass(slots=True)
 class Look:
     """What was seen."""
@@ -43,6 +52,8 @@ class Look:
     """By queue, the counts of `bridge.agent.report.COUNTS`; what got no answer is left out."""
     inboxes: dict[tuple[str, str], Unread] = field(default_factory=dict)
     """By queue and producer. No agent of the other cloud is told of them."""
+    payloads: dict[str, Room] = field(default_factory=dict)
+    """By queue, of the parts in this cloud; the other one's agent sees its own."""
     streams: dict[tuple[str, str], Seen | None] = field(default_factory=dict)
     """By queue and stream, what losses are seen by; None for what got no answer."""
     asked: int = 0
@@ -105,8 +116,14 @@ async def look(transport: JetStreamTransport, connection: Connection) -> Look:
             if answer:
                 counts[name] = _whole(answer, "state", "messages")
 
+    async def of_payloads(queue: str) -> None:
+        if parts := await ask("STREAM.INFO", subjects.parts_stream(queue)):
+            seen.payloads[queue] = Room(_whole(parts, "state", "bytes"), _whole(parts, "config", "max_bytes"))
+
     async with asyncio.TaskGroup() as group:
         for queue, settings in connection.queues.items():
+            if settings.max_payload > INLINE_LIMIT and connection.cloud in (settings.home, settings.work):
+                group.create_task(of_payloads(queue), name=f"look {queue}")
             if settings.home == connection.cloud:
                 group.create_task(at_home(queue, settings), name=f"look {queue}")
             if settings.work == connection.cloud:

@@ -34,6 +34,7 @@ def samples(state: State) -> Iterator[Sample]:
     here = state.cloud
     yield from _queues(state, "own", here)
     yield from _inboxes(state)
+    yield from _payloads(state)
     yield metrics.AGENT_CONNECTED, (here,), float(state.connected)
     yield metrics.AGENT_FAILURES, (here,), state.failures
     yield metrics.TRUST_VERSION, (here, "own"), state.trust_version
@@ -93,6 +94,13 @@ def _inboxes(state: State) -> Iterator[Sample]:
         yield metrics.INBOX_UNREAD, labels, inbox.unread
         yield metrics.INBOX_OLDEST, labels, inbox.oldest_ms / 1000
         yield metrics.INBOX_OLDEST_LIMIT, labels, state.connection.queues[queue].result_ttl_ms / 1000
+
+
+def _payloads(state: State) -> Iterator[Sample]:
+    for queue, room in state.payloads.items() if state.fresh else ():
+        yield metrics.PAYLOAD_BYTES, (queue, state.cloud), room.taken
+        if room.limit > 0:
+            yield metrics.PAYLOAD_BYTES_LIMIT, (queue, state.cloud), room.limit
 
 
 def _peer(state: State, cloud: str) -> Iterator[Sample]:

@@ -9,7 +9,7 @@ from typing import Final
 
 from bridge.agent import link
 from bridge.agent.canaries import Proof
-from bridge.agent.look import Look, Unread
+from bridge.agent.look import Look, Room, Unread
 from bridge.agent.losses import Losses
 from bridge.agent.report import Report
 from bridge.agent.schedules import Progress
@@ -56,6 +56,8 @@ class State:
     queues: dict[str, dict[str, int]] = field(default_factory=dict)
     inboxes: dict[tuple[str, str], Unread] = field(default_factory=dict)
     """By queue and producer, as this agent saw them."""
+    payloads: dict[str, Room] = field(default_factory=dict)
+    """By queue, likewise."""
     looked_at: float = float("-inf")
     servers: OrderedDict[str, link.Server] = field(default_factory=OrderedDict)
     peers: dict[str, Peer] = field(default_factory=dict)
@@ -152,7 +154,8 @@ class State:
             self.losses.saw(queue, stream, each)
         if seen.asked and seen.failed == seen.asked:
             return
-        self.queues, self.inboxes, self.looked_at = seen.queues, seen.inboxes, self.clock()
+        self.queues, self.inboxes, self.payloads = seen.queues, seen.inboxes, seen.payloads
+        self.looked_at = self.clock()
         for queue, counts in seen.queues.items():
             if self.connection.queues[queue].home == self.cloud and {"results", "lag"} <= counts.keys():
                 self.losses.saw_copy(queue, counts["results"] + counts["lag"])

@@ -8,7 +8,7 @@ from typing import Final, cast
 from bridge.core import MAX_LIFETIME_MS, MAX_PAYLOAD
 from bridge.job import CANARY, INLINE_LIMIT, Errors
 from bridge.packing import Packing, padded_length
-from bridge.payload import PART, stored_length
+from bridge.payload import PART, PART_OVERHEAD, stored_length
 from bridge.policy.document import Sequence, shown
 from bridge.policy.hints import nearest
 from bridge.policy.parties import Declared
@@ -22,8 +22,6 @@ MAX_PENDING: Final = 10_000_000
 
 PAYLOADS: Final = 4
 """Longest payloads that a queue has room for, where its policy does not say how much there is."""
-PART_OVERHEAD: Final = 600
-"""Bytes that a stream keeps beside a part: its subject, headers and a record."""
 
 _QUEUE: Final = (
     *("producers", "workers", "kinds", "ack_wait", "max_attempts", "backoff", "deadline", "result_ttl"),

@@ -11,6 +11,7 @@ from typing import Any, Final, TypeAlias
 
 from bridge import subjects
 from bridge.core import MAX_LIFETIME_MS
+from bridge.payload import PART_OVERHEAD, SEALED_PART
 from bridge.policy import Policy, Queue
 from bridge.render import thresholds
 
@@ -163,6 +164,7 @@ def _parts(queue: Queue, age_ms: int, whose: str) -> Config:
         max_bytes=queue.payload_bytes,
         max_age=_ns(age_ms),
         allow_msg_ttl=True,
+        metadata=thresholds.payloads(queue.payload_bytes // (SEALED_PART + PART_OVERHEAD)),
         **_KEPT,
     )
 

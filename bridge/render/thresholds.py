@@ -44,6 +44,16 @@ def stored_jobs(queue: Queue) -> dict[str, str]:
     )
 
 
+def payloads(most: int) -> dict[str, str]:
+    """Of the parts of payloads, of which so many of full length find room; there is no threshold of bytes."""
+    return _metadata(
+        {
+            "subjects-warn": _share(most, WARN_SHARE, least=1),
+            "subjects-critical": _share(most, CRITICAL_SHARE, least=2),
+        }
+    )
+
+
 def put_aside(queue: Queue) -> dict[str, str]:
     """Of dead letters and refused messages."""
     return _metadata({"subjects-warn": 1, "subjects-critical": _share(queue.max_pending, DEAD_SHARE, least=2)})

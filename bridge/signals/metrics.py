@@ -113,6 +113,10 @@ INBOX_OLDEST: Final = _gauge(
 INBOX_OLDEST_LIMIT: Final = _gauge(
     "inbox_oldest_limit_seconds", "What `result_ttl` of the policy allows: older ones are gone, unread", *_INBOX
 )
+PAYLOAD_BYTES: Final = _gauge("payload_bytes", "Bytes of the parts of payloads stored in a cloud", "queue", "cloud")
+PAYLOAD_BYTES_LIMIT: Final = _gauge(
+    "payload_bytes_limit", "What `payload_bytes` of the policy allows", "queue", "cloud"
+)
 WENT_BACK: Final = _counter(
     "stream_rollbacks", "Times that a stream had lost its latest messages", "queue", "stream", "cloud"
 )

@@ -264,6 +264,20 @@ def test_unread_results_are_at_most_as_old_as_their_place_says(
     assert abs(unread.oldest_ms - 1000 * oldest_s) < 60_000
 
 
+def test_the_room_for_payloads_is_shown_for_as_long_as_it_is_known() -> None:
+    clock = Clock()
+    state = State(Fleet.make(INBOXED).connection("eye-aws"), clock)
+    state.payloads, state.looked_at = {"thumbs": look.Room(300, 1000), "endless": look.Room(5, 0)}, clock()
+    shown = {(metric.name, which): value for metric, which, value in samples(state) if "payload" in metric.name}
+    assert shown == {
+        ("bunny_payload_bytes", ("thumbs", "aws")): 300,
+        ("bunny_payload_bytes_limit", ("thumbs", "aws")): 1000,
+        ("bunny_payload_bytes", ("endless", "aws")): 5,
+    }
+    clock.now += STALE_S
+    assert not [value for metric, _, value in samples(state) if "payload" in metric.name]
+
+
 def test_an_inbox_is_shown_for_as_long_as_it_is_known() -> None:
     clock = Clock()
     state = State(Fleet.make(INBOXED).connection("eye-aws"), clock)
