@@ -10,10 +10,10 @@ import json
 from typing import Any, Final, TypeAlias
 
 from bridge import subjects
-from bridge.core import MAX_LIFETIME_MS
 from bridge.payload import PART_OVERHEAD, SEALED_PART
 from bridge.policy import Policy, Queue
-from bridge.render import thresholds
+from bridge.render import lifetimes, thresholds
+from bridge.render.lifetimes import DEAD_AGE_S
 
 Config: TypeAlias = dict[str, Any]
 
@@ -32,17 +32,11 @@ MAX_WAITING: Final = 4_096
 HOME_ACK_PENDING: Final = 1_000
 """Results on their way home and not yet confirmed."""
 
-DEAD_AGE_S: Final = 30 * 86_400
-"""How long a dead letter waits for somebody to look at it."""
-
 CONTROL_AGE_S: Final = 31 * 86_400
 """The longest life of a job. A cancel lives for as long as its job may start, which its message's own TTL says."""
 
 REFUSED_AGE_S: Final = 7 * 86_400
 """Long enough to see an attack, and then the disk is free again."""
-
-SENDING_S: Final = 86_400
-"""The longest that the parts of one payload may take to be stored, before the message that names them."""
 
 ASIDE_DIVISOR: Final = 16
 """Starts, dead letters and refused messages each get this fraction of their queue's ``max_bytes``."""
@@ -62,7 +56,7 @@ def plan(policy: Policy, cloud: str) -> Config:
     consumers: list[Config] = []
     for queue in queues:
         if queue.payload_bytes:
-            age = _parts_age_ms(queue, policy.max_outage_ms, job=queue.home == cloud)
+            age = lifetimes.parts_ms(queue, policy.max_outage_ms, job=queue.home == cloud)
             streams.append(_parts(queue, age, "jobs" if queue.home == cloud else "results"))
         if queue.work == cloud:
             streams += [_outbox(queue), _starts(queue), _dead(queue), _refused(queue), _replay(queue)]
@@ -167,16 +161,6 @@ def _parts(queue: Queue, age_ms: int, whose: str) -> Config:
         metadata=thresholds.payloads(queue.payload_bytes // (SEALED_PART + PART_OVERHEAD)),
         **_KEPT,
     )
-
-
-def _parts_age_ms(queue: Queue, max_outage_ms: int, *, job: bool) -> int:
-    """Longer than any message that names them lives.
-
-    A job lives until it expires, and is dead-lettered an outage later at most, to be replayed for as long as the letter
-    is kept. A result stands for ``result_ttl``, at home for as long after it came there.
-    """
-    named = MAX_LIFETIME_MS + DEAD_AGE_S * 1000 if job else queue.result_ttl_ms
-    return SENDING_S * 1000 + named + max_outage_ms
 
 
 def _outbox(queue: Queue) -> Config:

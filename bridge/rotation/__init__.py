@@ -4,7 +4,7 @@
 """
 
 from bridge.rotation.beside import ROTATION_FILE, Beside, published
-from bridge.rotation.leftover import Leftover, keep_ms, left
+from bridge.rotation.leftover import Leftover, left
 from bridge.rotation.steps import KEM, KINDS, NKEY, SIGN, Step, begin, finish, switch
 
 __all__ = [
@@ -18,7 +18,6 @@ __all__ = [
     "Step",
     "begin",
     "finish",
-    "keep_ms",
     "left",
     "published",
     "switch",

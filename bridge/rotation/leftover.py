@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from bridge import frame, segments, subjects
-from bridge.core import MAX_LIFETIME_MS
 from bridge.errors import Refusal
 from bridge.policy import Policy
-from bridge.render.streams import DEAD_AGE_S, plan
+from bridge.render.streams import plan
 from bridge.transport import Transport
 
 PAGE: Final = 500
@@ -74,12 +73,3 @@ async def _look(
             for kid in kids & {parsed.kid, *(kid for kid, _ in parsed.wraps)}:
                 found.setdefault(kid, Leftover(stream, message.subject, parsed.core.issued))
         first = int(messages[-1].headers["Nats-Sequence"]) + 1
-
-
-def keep_ms(policy: Policy) -> int:
-    """The longest that a message, or what follows from it, may wait after it was made: for who cannot look.
-
-    A job lives for 31 days at most, its dead letter for 30, its result for its queue's ``result_ttl``.
-    """
-    results = max((queue.result_ttl_ms for queue in policy.queues.values()), default=0)
-    return MAX_LIFETIME_MS + max(DEAD_AGE_S * 1000, results)

@@ -21,7 +21,7 @@ from bridge.errors import (
     TransportError,
 )
 from bridge.payload import PART, SEALED_PART, Manifest, PartSealer
-from bridge.render.streams import SENDING_S
+from bridge.render.lifetimes import SENDING_S
 from bridge.subjects import JobKey
 from bridge.transfer.withdrawals import Withdrawals
 from bridge.transport import Transport

@@ -18,7 +18,8 @@ from bridge.errors import ConfigurationError
 from bridge.files import write_file
 from bridge.identity import CONNECTION_FILE, IDENTITY_FILE, TRUST_FILE, Connection, Identity
 from bridge.policy import Policy
-from bridge.rotation import KEM, NKEY, SIGN, Beside, Leftover, Step, begin, finish, keep_ms, left, published, switch
+from bridge.render.lifetimes import keys_ms
+from bridge.rotation import KEM, NKEY, SIGN, Beside, Leftover, Step, begin, finish, left, published, switch
 from bridge.trust import Trust
 
 _AFTER_BEGIN: Final = {
@@ -169,7 +170,7 @@ def _check_unneeded(kind: str, folder: Path, policy: Path | None, inspectors: Se
     else:
         old = {key.kid for key, _ in beside.former_sign}
         since = max((until for _, until in beside.former_sign), default=None)
-    if not old or (since is not None and now > since + keep_ms(values)):
+    if not old or (since is not None and now > since + keys_ms(values)):
         return
     missing = set(values.clouds)
     for inspector in inspectors:
@@ -184,7 +185,7 @@ def _check_unneeded(kind: str, folder: Path, policy: Path | None, inspectors: Se
             )
         missing.discard(connection.cloud)
     if missing:
-        until = f", or wait until {when(since + keep_ms(values))}" if since is not None else ""
+        until = f", or wait until {when(since + keys_ms(values))}" if since is not None else ""
         raise ConfigurationError(
             f"nobody looked what is stored in {', '.join(sorted(missing))}: name an inspector of each cloud with "
             f"--inspector{until}"
