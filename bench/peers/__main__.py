@@ -56,6 +56,8 @@ async def peer(name: str, url: str, jobs: int, window: int, size: int) -> Result
     finally:
         worker.kill()
         await worker.wait()
+    if producer.returncode != 0:
+        sys.exit(f"{name}: its producer ended with {producer.returncode}, and says why above")
     found = json.loads(said.splitlines()[-1])
     return Result(found["jobs"], found["seconds"], found["times"])
 
