@@ -7,6 +7,8 @@ and has a ``register(app)``.
 
 from __future__ import annotations
 
+import sys
+
 from bridge.cli.frame import INTERRUPTED, build, run_command
 
 __all__ = ["main"]
@@ -15,8 +17,8 @@ __all__ = ["main"]
 def main() -> None:
     """The console script: run the command line of this process, and exit."""
     try:
-        from bridge.cli.commands import COMMANDS
+        from bridge.cli.commands import commands_for
 
-        raise SystemExit(run_command(build(COMMANDS)))
+        raise SystemExit(run_command(build(commands_for(sys.argv[1:]))))
     except KeyboardInterrupt:  # while it was imported
         raise SystemExit(INTERRUPTED) from None

@@ -1,62 +1,44 @@
-"""Every command, in the order in which ``bunny --help`` lists them."""
+"""Every command, in the order in which ``bunny --help`` lists them, and the module that registers it.
+
+Modules are imported when they are asked for: a command starts without what only the others need.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Final
+import importlib
+from collections.abc import Callable, Sequence
+from typing import Any, Final
 
-import typer
+MODULES: Final = {
+    "init": "init",
+    "up": "up",
+    "demo": "demo.command",
+    "drill": "drill.command",
+    "keys": "keys",
+    "trust": "trust",
+    "pki": "pki",
+    "rotate": "rotate.command",
+    "render": "render",
+    "explain": "explain",
+    "provision": "provision",
+    "work": "work",
+    "submit": "submit",
+    "bench": "bench",
+    "job": "job",
+    "inbox": "inbox",
+    "queue": "queue",
+    "schedule": "schedule",
+    "dead": "dead",
+    "top": "top",
+    "agent": "agent",
+    "doctor": "doctor",
+    "prove": "prove",
+    "open": "unseal",
+}
+"""The first word of a command line, and the module below `bridge.cli` whose ``register`` adds it."""
 
-from bridge.cli import (
-    agent,
-    bench,
-    dead,
-    doctor,
-    explain,
-    inbox,
-    init,
-    job,
-    keys,
-    pki,
-    prove,
-    provision,
-    queue,
-    render,
-    schedule,
-    submit,
-    top,
-    trust,
-    unseal,
-    up,
-    work,
-)
-from bridge.cli.demo import command as demo
-from bridge.cli.drill import command as drill
-from bridge.cli.rotate import command as rotate
 
-COMMANDS: Final[tuple[Callable[[typer.Typer], None], ...]] = (
-    init.register,
-    up.register,
-    demo.register,
-    drill.register,
-    keys.register,
-    trust.register,
-    pki.register,
-    rotate.register,
-    render.register,
-    explain.register,
-    provision.register,
-    work.register,
-    submit.register,
-    bench.register,
-    job.register,
-    inbox.register,
-    queue.register,
-    schedule.register,
-    dead.register,
-    top.register,
-    agent.register,
-    doctor.register,
-    prove.register,
-    unseal.register,
-)
+def commands_for(arguments: Sequence[str]) -> list[Callable[[Any], None]]:
+    """What registers the command that a command line begins with; every command's, if it begins with none."""
+    named = MODULES.get(arguments[0]) if arguments else None
+    return [importlib.import_module(f"bridge.cli.{each}").register for each in ([named] if named else MODULES.values())]

@@ -16,6 +16,8 @@ from typing import Any, Final
 
 CHECKOUT: Final = Path(__file__).parents[2]
 TIMEOUT_S: Final = 60.0
+UP_S: Final = 300.0
+"""How long a ``bunny up`` may run: longer than any test takes on a busy machine."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +69,7 @@ def bunny(line: str, cwd: Path, *more: str | Path, code: int | None = 0, **env: 
 class Up:
     """A ``bunny up`` that runs in the foreground of a terminal of its own."""
 
-    def __init__(self, line: str, cwd: Path, timeout: float = TIMEOUT_S) -> None:
+    def __init__(self, line: str, cwd: Path, timeout: float = UP_S) -> None:
         self._process = subprocess.Popen(
             [sys.executable, "-m", "bridge.cli", *line.split()],
             cwd=cwd,
@@ -111,7 +113,7 @@ class Up:
 
 
 @contextlib.contextmanager
-def up(line: str, cwd: Path, timeout: float = TIMEOUT_S) -> Iterator[Up]:
+def up(line: str, cwd: Path, timeout: float = UP_S) -> Iterator[Up]:
     """Run ``bunny LINE`` until the block ends, or for so many seconds."""
     running = Up(line, cwd, timeout)
     try:
