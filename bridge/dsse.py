@@ -1,4 +1,4 @@
-"""DSSE envelopes of one payload type: bytes that several root keys have signed. No I/O.
+"""DSSE envelopes: bytes of a named type that one key or several have signed. No I/O.
 
 The format is that of github.com/secure-systems-lab/dsse, version 1.0; standard base64, ``keyid`` the hex kid.
 """
@@ -15,6 +15,9 @@ from bridge import strict_json
 from bridge.errors import BadBundle
 
 PAYLOAD_TYPE: Final = "application/vnd.bunny-bridge.trust.v1+json"
+"""A trust bundle."""
+PROOF_TYPE: Final = "application/vnd.bunny-bridge.proof.v1+json"
+"""What one identity found of what it may do (`bridge.prove.report`)."""
 MAX_SIGNATURES: Final = 16
 """The most root keys, and the most signatures on a bundle."""
 
@@ -24,22 +27,22 @@ Signature = tuple[bytes, bytes]
 """A kid and its signature."""
 
 
-def signed_bytes(payload: bytes) -> bytes:
+def signed_bytes(payload: bytes, kind: str = PAYLOAD_TYPE) -> bytes:
     """DSSE's pre-authentication encoding: lengths before contents, so that nothing can shift between the two."""
-    return b"DSSEv1 %d %s %d %s" % (len(PAYLOAD_TYPE), PAYLOAD_TYPE.encode(), len(payload), payload)
+    return b"DSSEv1 %d %s %d %s" % (len(kind), kind.encode(), len(payload), payload)
 
 
-def encode(payload: bytes, signatures: Iterable[Signature]) -> bytes:
+def encode(payload: bytes, signatures: Iterable[Signature], kind: str = PAYLOAD_TYPE) -> bytes:
     """The envelope's JSON, ending in a newline."""
     value: strict_json.Object = {
-        "payloadType": PAYLOAD_TYPE,
+        "payloadType": kind,
         "payload": base64.b64encode(payload).decode(),
         "signatures": [{"keyid": kid.hex(), "sig": base64.b64encode(sig).decode()} for kid, sig in signatures],
     }
     return strict_json.dump(value) + b"\n"
 
 
-def decode(envelope: bytes) -> tuple[bytes, list[Signature]]:
+def decode(envelope: bytes, kind: str = PAYLOAD_TYPE) -> tuple[bytes, list[Signature]]:
     """The payload and its signatures, **not verified**.
 
     Raises:
@@ -48,7 +51,7 @@ def decode(envelope: bytes) -> tuple[bytes, list[Signature]]:
     try:
         value = strict_json.parse_object(envelope)
         strict_json.expect_keys(value, {"payloadType", "payload", "signatures"})
-        if value["payloadType"] != PAYLOAD_TYPE or not 0 < len(value["signatures"]) <= MAX_SIGNATURES:
+        if value["payloadType"] != kind or not 0 < len(value["signatures"]) <= MAX_SIGNATURES:
             raise ValueError
         signatures = []
         for item in value["signatures"]:
@@ -58,7 +61,8 @@ def decode(envelope: bytes) -> tuple[bytes, list[Signature]]:
             signatures.append((bytes.fromhex(item["keyid"]), _unb64(item["sig"])))
         return _unb64(value["payload"]), signatures
     except (ValueError, KeyError, TypeError, binascii.Error):
-        raise BadBundle("trust.json: not a DSSE envelope of a trust bundle") from None
+        what = "trust.json: not a DSSE envelope of a trust bundle" if kind == PAYLOAD_TYPE else "not a DSSE envelope"
+        raise BadBundle(what) from None
 
 
 def _unb64(text: str) -> bytes:

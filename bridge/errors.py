@@ -21,6 +21,7 @@
     │   └── SubjectTaken        the subject holds a message already: the fence
     ├── TrustError            the bridge's owners: the trust bundle cannot be relied on
     │   ├── BadBundle, BundleExpired, BundleRolledBack, BelowThreshold, RepeatedSigner, WeakKey
+    │   ├── BadReport           of `bunny prove`: not signed by whom it speaks of, or not about this policy
     │   └── IdentityRevoked     it has not, or no longer, the key that this identity signs with
     ├── Refusal               the message's sender: a message that must not be acted on
     │   ├── BadFrame, UnknownVersion, UnknownKey, BadSignature, NotAuthorised, WrongSubject,
@@ -166,6 +167,10 @@ class BelowThreshold(TrustError):
 
 class RepeatedSigner(TrustError):
     """One root key signed the bundle twice."""
+
+
+class BadReport(TrustError):
+    """A report of ``bunny prove`` that says nothing: not signed by whom it speaks of, or not about this policy."""
 
 
 class WeakKey(TrustError):

@@ -14,15 +14,19 @@ import typer
 from bridge.cli.explain import Places
 from bridge.cli.frame import AsJson, BridgeFolder, NotAsAsked, PolicyFile, example, run
 from bridge.cli.out import Out
+from bridge.cli.proofs import signing_keys, tell_reports
 from bridge.cli.where import find_bridge, find_policy, read_policy
+from bridge.clock import now_ms
 from bridge.devserver import Folder
 from bridge.doctor.site import addresses
 from bridge.errors import ConfigurationError, TransportError
 from bridge.explain import Ground, Verb, explain
+from bridge.files import write_file
 from bridge.identity import ENVIRONMENT, IDENTITY_FILE, Identity
 from bridge.member import folder_from_env
 from bridge.policy import Policy
 from bridge.prove import TIMEOUT_S, Area, Outcome, Stand, Trial, prove
+from bridge.prove.report import write
 
 SHOWN: Final = 20
 """Differences of one identity that are printed for people; ``--json`` has all."""
@@ -44,16 +48,31 @@ Pki = Annotated[
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    lines = ("bunny prove", "bunny prove --identity /etc/bunny --policy bridge.yaml --json")
+    lines = (
+        "bunny prove",
+        "bunny prove --identity /etc/bunny --policy bridge.yaml --report aws.proof",
+        "bunny prove --merge aws.proof azure.proof --report bridge.proof",
+        "bunny prove --verify bridge.proof",
+    )
     app.command("prove", epilog=example(*lines))(prove_it)
 
 
 def prove_it(
+    reports: Annotated[
+        list[Path] | None, typer.Argument(metavar="[REPORT]...", help="With --merge: those to make one of.")
+    ] = None,
     identity: Identities = None,
     policy: PolicyFile = None,
     folder: BridgeFolder = None,
     pki: Pki = None,
     timeout: Annotated[float, typer.Option("--timeout", help="Seconds for each exchange.", min=0.1)] = TIMEOUT_S,
+    report: Annotated[
+        Path | None, typer.Option("--report", metavar="FILE", help="Write what is found, signed by each identity.")
+    ] = None,
+    merge: Annotated[bool, typer.Option("--merge", help="Try nothing: make one --report of several.")] = False,
+    verify: Annotated[
+        Path | None, typer.Option("--verify", metavar="FILE", help="Try nothing: verify a report, offline.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Try everything that the policy allows and a systematic set of what it does not, and compare.
@@ -63,15 +82,27 @@ def prove_it(
     would act on, and the link's port with each wrong credential. Nothing is stored, taken, changed or deleted, however
     wide a permission is found to be. An identity that is not at hand is "not run", which is no pass.
 
+    A report has a line for each identity, signed with its key; lines of several holders are one report. To verify it
+    takes the policy and the public keys beside it.
+
     Exit code 0: all were run, and everything is as the policy says; 1: what was run is, and some were not; 3: something
-    differs.
+    differs; 4: a report that must not be believed.
     """
     path = find_policy(policy)
-    values = read_policy(path)
+    values, out = read_policy(path), Out(as_json)
+    if merge != bool(reports) or (merge and (report is None or verify is not None)):
+        raise typer.BadParameter("say bunny prove --merge REPORT REPORT --report FILE", param_hint="--merge")
+    if reports or verify is not None:
+        tell_reports(out, values, path, reports or [verify or path], report)
+        return
     stand = _stand(values, path, identity, folder, pki, timeout)
+    signers = signing_keys(stand) if report is not None else {}
     started = time.monotonic()
     found = run(prove(stand))
-    _tell(Out(as_json), values, Places(path), found, time.monotonic() - started)
+    seconds = time.monotonic() - started
+    if report is not None:
+        write_file(report, write(found, values, signers, now_ms()))
+    _tell(out, values, Places(path), found, seconds, report)
 
 
 # --- what is at hand -------------------------------------------------------------------------------
@@ -107,7 +138,7 @@ def _named(folders: Sequence[Path], policy: Policy) -> dict[str, Path]:
 # --- what is said ----------------------------------------------------------------------------------
 
 
-def _tell(out: Out, policy: Policy, place: Places, found: Sequence[Trial], seconds: float) -> None:
+def _tell(out: Out, policy: Policy, place: Places, found: Sequence[Trial], seconds: float, report: Path | None) -> None:
     ground = Ground(policy)
     out.table(_COLUMNS, [row for trial in found for row in _rows(trial)])
     for trial in found:
@@ -120,6 +151,8 @@ def _tell(out: Out, policy: Policy, place: Places, found: Sequence[Trial], secon
         f"{len(acts):,} acts in {seconds:.1f} s: {counted[True]:,} that the policy allows, {counted[False]:,} that "
         f"it does not; {differing:,} found otherwise"
     )
+    if report is not None:
+        out.say(f"wrote {report}: {sum(not trial.not_run for trial in found)} lines, each signed")
     out.result(
         {
             "policy": policy.digest,
@@ -127,6 +160,7 @@ def _tell(out: Out, policy: Policy, place: Places, found: Sequence[Trial], secon
             "allowed": counted[True],
             "refused": counted[False],
             "seconds": round(seconds, 3),
+            "report": str(report) if report is not None else None,
             "identities": [_value(ground, trial) for trial in found],
             "not_run": not_run,
         }

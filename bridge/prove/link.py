@@ -39,20 +39,20 @@ class Papers:
     """What is at hand to show at the port.
 
     Args:
-        hub_ca: The authority that vouches for the hub.
         foreign: A certificate and key of an authority that nobody trusts.
+        hub_ca: The authority that vouches for the hub; who has the link's key needs it.
         link: Those of the link.
         servers: Those of a listener of the leaf: of the right authority, for another use.
     """
 
-    hub_ca: Path
     foreign: tuple[Path, Path]
+    hub_ca: Path | None = None
     link: tuple[Path, Path] | None = None
     servers: tuple[Path, Path] | None = None
 
 
-def papers(policy: Policy, folder: Path, throwaway: Path) -> Papers:
-    """What a folder of certificates has, and a certificate made for this alone in another folder."""
+def papers(policy: Policy, folder: Path | None, throwaway: Path) -> Papers:
+    """What a folder of certificates has, if there is one, and a certificate made for this alone in another folder."""
     pki.issue(policy, throwaway)
     leaf = policy.leaf.name
 
@@ -62,8 +62,11 @@ def papers(policy: Policy, folder: Path, throwaway: Path) -> Papers:
     def there(found: tuple[Path, Path]) -> tuple[Path, Path] | None:
         return found if all(path.exists() for path in found) else None
 
+    foreign = pair(throwaway, "link")
+    if folder is None:
+        return Papers(foreign)
     link, servers = there(pair(folder, "link")), there(pair(folder, "clients"))
-    return Papers(folder / policy.hub.name / "ca.pem", pair(throwaway, "link"), link, servers)
+    return Papers(foreign, folder / policy.hub.name / "ca.pem", link, servers)
 
 
 def of_anyone(policy: Policy) -> list[Expectation]:
@@ -177,6 +180,8 @@ def _unverified(shown: tuple[Path, Path] | None = None) -> ssl.SSLContext:
 
 def _context(papers: Papers, shown: tuple[Path, Path] | None) -> ssl.SSLContext:
     """The hub must be the hub, since the link's NKey signs what it says."""
+    if papers.hub_ca is None:
+        raise TransportError("the hub's ca.pem is not at hand: name the folder of certificates with --pki")
     context = tls_context(papers.hub_ca)
     if shown is not None:
         context.load_cert_chain(*shown)

@@ -133,8 +133,6 @@ def _worst(servers: Sequence[list[Outcome]]) -> list[Outcome]:
 async def _at_the_port(stand: Stand, holder: tuple[Ground, IdentityEntry, Identity] | None) -> list[Outcome]:
     if not stand.urls:
         raise TransportError("where the hub takes the link is not known: give clouds.….leafnodes in the policy")
-    if stand.pki is None:
-        raise TransportError("the certificates are not at hand: name their folder with --pki")
     found = []
     with tempfile.TemporaryDirectory(prefix="bunny-prove-") as throwaway:
         shown = papers(stand.policy, stand.pki, Path(throwaway))
