@@ -185,18 +185,15 @@ async def _measured(bridge: Bridge, folder: Path, options: argparse.Namespace) -
         if options.jobs:
             found["beside"] = await beside(producer, size, options.jobs)
         for _ in range(options.repeat):
-            runs.append({"bridge": await bridged(producer, size, folder, watched, digest)})
-            print(json.dumps(runs[-1]), file=sys.stderr, flush=True)
-        found |= {"runs": runs, "peak_mb": dict(watched.peak_mb)}
-        watching.cancel()
-    if not options.alone:
-        for run in runs:
-            rate, cpu = await rivals.core(bridge, size, watched)
-            run["core"] = {"rate": round(rate, 1), "cpu": cpu}
-            run["tls"] = round(await rivals.one_hop(bridge, size), 1)
-            run["object_store"] = round(await rivals.object_store(bridge, size), 1)
+            run: dict[str, Any] = {"bridge": await bridged(producer, size, folder, watched, digest)}
+            if not options.alone:
+                run["core"] = await rivals.core(bridge, size, watched)
+                run["tls"] = await rivals.one_hop(bridge, size)
+                run["object_store"] = await rivals.object_store(bridge, size)
+            runs.append(run)
             print(json.dumps(run), file=sys.stderr, flush=True)
-    return found
+        watching.cancel()
+    return found | {"runs": runs, "peak_mb": watched.peak_mb}
 
 
 def _policy(folder: Path) -> Policy:

@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import hashlib
 import io
+import os
 import random
 import ssl
 import sys
@@ -79,7 +80,7 @@ async def transport(place: Path) -> JetStreamTransport:
 # --- core NATS -------------------------------------------------------------------------------------
 
 
-async def core(bridge: Bridge, size: int, watched: Watched) -> tuple[float, dict[str, float]]:
+async def core(bridge: Bridge, size: int, watched: Watched) -> dict[str, Any]:
     """MB/s from the workers' cloud to the producers', over a subject that crosses anyway, and processor time.
 
     The subjects that cross carry messages to producers alone; each server does the same the other way.
@@ -107,8 +108,8 @@ async def core(bridge: Bridge, size: int, watched: Watched) -> tuple[float, dict
         await reader.subscribe(_THERE[0], arrived)
         assert await child.line() == "ready"
         await asyncio.sleep(0.5)  # interest crosses the link
-        watched.pids["worker"] = child.process.pid
-        return await watched.spent(all_of_it())
+        rate, cpu = await Watched({**watched.pids, "worker": child.process.pid}).spent(all_of_it())
+        return {"rate": round(rate, 1), "cpu": cpu}
 
 
 async def _write_core(place: Path, size: int) -> None:
@@ -127,37 +128,43 @@ async def _write_core(place: Path, size: int) -> None:
 # --- nats-py's object store ------------------------------------------------------------------------
 
 
-async def object_store(bridge: Bridge, size: int) -> float:
+async def object_store(bridge: Bridge, size: int) -> dict[str, Any]:
     """MB/s of a put at a plain hub and then a get at its leaf: the same servers and certificates, no walls."""
     folder = bridge.folder.path / "plain"
-    pki, ports = bridge.folder.pki / "aws", set[int]()
+    pki, ports, watched = bridge.folder.pki / "aws", set[int](), Watched({"producer": os.getpid()})
     async with contextlib.AsyncExitStack() as stack:
         port, clients = free_port(ports), {}
         for name, leafnodes in (("hub", _LISTEN), ("leaf", _DIAL)):
             clients[name], monitor = free_port(ports), free_port(ports)
-            config = folder / f"{name}.conf"
+            config, store = folder / f"{name}.conf", folder / name
             config.parent.mkdir(exist_ok=True)
             links = leafnodes.format(port=port, pki=pki)
-            store = folder / name
             config.write_text(
                 _PLAIN.format(clients=clients[name], monitor=monitor, pki=pki, store=store, name=name, leafnodes=links)
             )
             server = Server(name, config, {}, monitor_port=monitor, log=folder / f"{name}.log")
             await server.start()
             stack.push_async_callback(server.stop)
-        url = f"tls://127.0.0.1:{clients['leaf']}"
-        reader = await nats.connect(url, tls=_trusting(pki))
+            assert server.pid is not None
+            watched.pids[name] = server.pid
+        reader = await nats.connect(f"tls://127.0.0.1:{clients['leaf']}", tls=_trusting(pki))
         stack.push_async_callback(reader.close)
         args = ("put", f"tls://127.0.0.1:{clients['hub']}", str(pki), str(size))
         child = await stack.enter_async_context(started("bench.rivals", *args))
+        watched.pids["worker"] = child.process.pid
+
+        async def both() -> float:
+            begun = time.perf_counter()
+            child.tell(b"\n")
+            assert await child.line() == "stored"
+            bucket = await reader.jetstream(domain="hub").object_store("bench")
+            with (folder / "got").open("wb") as file:
+                await bucket.get("payload", writeinto=file)
+            return round(size / 1e6 / (time.perf_counter() - begun), 1)
+
         assert await child.line() == "ready"
-        begun = time.perf_counter()
-        child.tell(b"\n")
-        assert await child.line() == "stored"
-        bucket = await reader.jetstream(domain="hub").object_store("bench")
-        with (folder / "got").open("wb") as file:
-            await bucket.get("payload", writeinto=file)
-        return size / 1e6 / (time.perf_counter() - begun)
+        rate, cpu = await watched.spent(both())
+        return {"rate": rate, "cpu": cpu}
 
 
 async def _put(url: str, pki: Path, size: int) -> None:
@@ -167,7 +174,7 @@ async def _put(url: str, pki: Path, size: int) -> None:
     await asyncio.to_thread(sys.stdin.readline)
     await bucket.put("payload", io.BufferedReader(_Generated(size), PART))
     print("stored", flush=True)
-    await client.close()
+    await asyncio.sleep(3600)  # as above
 
 
 class _Generated(io.RawIOBase):
@@ -175,6 +182,9 @@ class _Generated(io.RawIOBase):
 
     def __init__(self, size: int) -> None:
         self._blocks, self._rest = generated(size), memoryview(b"")
+
+    def readable(self) -> bool:
+        return True
 
     def readinto(self, buffer: Any) -> int:  # noqa: ANN401  # any writable buffer
         if not self._rest:
@@ -205,7 +215,7 @@ async def one_hop(bridge: Bridge, size: int) -> float:
         port = server.sockets[0].getsockname()[1]
         async with started("bench.rivals", "tls", str(port), str(pki), str(size)):
             await finished.wait()
-        return size / 1e6 / (time.perf_counter() - begun)
+        return round(size / 1e6 / (time.perf_counter() - begun), 1)
 
 
 async def _write_tls(port: int, pki: Path, size: int) -> None:

@@ -21,7 +21,7 @@ from bridge.transfer.window import Window
 from bridge.transport import Transport
 
 LOOKUP_TIMEOUT_S: Final = 10.0
-"""How long one answer is waited for before a part is asked for again."""
+"""How long one answer is waited for at most before a part is asked for again: less where answers were quicker."""
 STALL_S: Final = 120.0
 """How long no answer may come, over cuts of the link, until whoever reads is told."""
 MISSING_S: Final = 30.0
@@ -160,18 +160,18 @@ class Incoming:
     async def _get(self, number: int) -> bytes:
         clock = asyncio.get_running_loop().time
         subject = subjects.part(self._key, self._transfer, number)
-        give_up, missing_since = clock() + STALL_S, math.inf
+        give_up, missing_since, lost = clock() + STALL_S, math.inf, 0
         while True:
             begun = clock()
+            patience = min(LOOKUP_TIMEOUT_S, self._window.patience * 2 ** min(lost, 8))  # it may be slower now
             try:
-                message = await self._transport.lookup(
-                    self._stream, subject, cloud=self._cloud, timeout=LOOKUP_TIMEOUT_S
-                )
+                message = await self._transport.lookup(self._stream, subject, cloud=self._cloud, timeout=patience)
             except (NotConnected, Denied):
                 raise
             except TransportError as error:
                 if clock() >= give_up:
                     raise
+                lost += 1
                 _log.info("part_awaited", stream=self._stream, error=type(error).__name__)
                 await asyncio.sleep(PAUSE_S)
                 continue

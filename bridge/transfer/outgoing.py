@@ -26,8 +26,8 @@ from bridge.subjects import JobKey
 from bridge.transfer.withdrawals import Withdrawals
 from bridge.transport import Transport
 
-WINDOW_BYTES: Final = 8 * 1024 * 1024
-"""Of sealed parts that await their PubAcks: the server is near, and this keeps it busy."""
+WINDOW_BYTES: Final = 2 * 1024 * 1024
+"""Of sealed parts that await their PubAcks: the server is near, this keeps it busy, and a small job waits behind it."""
 PUBLISH_TIMEOUT_S: Final = 10.0
 """How long one PubAck is waited for before the same bytes are sent again."""
 STALL_S: Final = 120.0

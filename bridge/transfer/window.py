@@ -7,10 +7,12 @@ from typing import Final
 
 from bridge.payload import SEALED_PART
 
-LEAST_BYTES: Final = 2 * 1024 * 1024
-"""Keeps a short path full: 8 parts."""
+LEAST_BYTES: Final = 4 * SEALED_PART
+"""Keeps a short path full, and is all that a small job's message waits behind there: 1 MiB."""
 MOST_BYTES: Final = 32 * 1024 * 1024
 """Memory that one transfer may take for what is under way: 1 Gbit/s over 250 ms."""
+LEAST_PATIENCE_S: Final = 2.0
+"""So long an answer may take that is not lost: servers pause."""
 
 
 class Window:
@@ -22,7 +24,7 @@ class Window:
 
     def __init__(self) -> None:
         self.bytes = float(LEAST_BYTES)
-        self._round_trip = math.inf
+        self._round_trip, self._slowest = math.inf, 0.0
         self._began = math.nan
         self._taken = 0
 
@@ -30,6 +32,11 @@ class Window:
     def parts(self) -> int:
         """How many may be under way."""
         return max(1, int(self.bytes) // SEALED_PART)
+
+    @property
+    def patience(self) -> float:
+        """After how many seconds an answer may be taken for lost: four times the slowest so far, and two at least."""
+        return max(LEAST_PATIENCE_S, 4 * self._slowest) if self._slowest else math.inf
 
     def took(self, seconds: float, size: int, now: float) -> None:
         """Learn from a part that arrived.
@@ -39,7 +46,7 @@ class Window:
             size: Its bytes.
             now: Of the same clock as ever.
         """
-        self._round_trip = min(self._round_trip, seconds)
+        self._round_trip, self._slowest = min(self._round_trip, seconds), max(self._slowest, seconds)
         if math.isnan(self._began):
             self._began = now
             return
