@@ -6,6 +6,7 @@ Segments are read by name from the workers' cloud, one after the other; what is 
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 from collections.abc import AsyncGenerator, Sequence
 from typing import Any, Final, Generic, Self, TypeVar
@@ -16,7 +17,6 @@ from bridge import segments, subjects
 from bridge.clock import now_ms
 from bridge.envelope import Authenticated, Opened, Opener
 from bridge.errors import (
-    BadPrelude,
     BridgeError,
     ConfigurationError,
     Denied,
@@ -162,7 +162,7 @@ class _Reading:
         self._patience = patience
         self._clock = asyncio.get_running_loop().time
         self._ahead, self._pause = 1, FIRST_PAUSE_S
-        self._missing, self._answered = 0, self._clock()
+        self._missing, self._silent = 0, math.inf
         self.news = asyncio.Event()
 
     async def heard(self, message: Message) -> None:
@@ -184,15 +184,15 @@ class _Reading:
                     yield each
             if found:
                 give_up, self._pause, self._missing = self._gives_up(), FIRST_PAUSE_S, 0
-            elif ended is not None and found is None:
-                await asyncio.sleep(MISSING_PAUSE_S)
-            elif ended is not None:
-                if await self._over(ended):
+            elif isinstance(ended, End):
+                if found is not None and await self._over(ended):
                     return
             elif await self._restarted(self._chain.run + 1):
                 self._start_over(self._chain.run + 1)
-            else:
+            elif ended is None:
                 await self._wait(give_up)
+            elif found is not None:
+                _fail(ended)
 
     async def _begin(self) -> None:
         """Go to the beginning of the last run that is there."""
@@ -219,12 +219,12 @@ class _Reading:
                 if found:
                     break
                 _log.info("segment_awaited", queue=self._handle.key.queue, error=type(answer).__name__)
-                if ended is not None and self._clock() >= self._answered + STALL_S:
-                    raise answer
+                if ended is not None:
+                    await self._stall(answer)
                 return None
             if isinstance(answer, BaseException):
                 raise answer
-            self._answered = self._clock()
+            self._silent = math.inf
             if answer is None:
                 break
             found.append(answer)
@@ -236,8 +236,6 @@ class _Reading:
         chain, segment = self._chain, self._reader.verify(self._handle, self._workers, message)
         after = chain.follow(segment.core, segment.digest)
         opened = self._reader.open(segment)
-        if opened.payload is not None:
-            raise BadPrelude("a segment with a payload in parts")
         records = chain.contents(segment.core, opened.content)
         taken = []
         for count, record in enumerate(records, chain.records + 1):
@@ -257,13 +255,8 @@ class _Reading:
             raise UsageError(f"job {self._handle.id}: its handler returned a value and yielded none; take its result()")
         return end
 
-    async def _over(self, ended: End | Opened | BridgeError) -> bool:
-        """Whether all was read, of a job that is done and of which nothing more was found."""
-        if isinstance(ended, BridgeError):
-            raise ended.__class__(*ended.args) from ended
-        if isinstance(ended, Opened):
-            value_of(ended, None)  # raises what it stands for
-            raise UsageError(f"job {self._handle.id} has no records")  # never reached: only what failed comes here
+    async def _over(self, ended: End) -> bool:
+        """Whether all was read, of a job that succeeded and of which nothing more was found."""
         if ended.run != self._chain.run:
             self._start_over(ended.run)
             return False
@@ -278,6 +271,14 @@ class _Reading:
             )
         await asyncio.sleep(MISSING_PAUSE_S)
         return False
+
+    async def _stall(self, error: TransportError) -> None:
+        """Wait a little for whoever does not answer, though all is stored; not for ever."""
+        now = self._clock()
+        self._silent = min(self._silent, now)
+        if now >= self._silent + STALL_S:
+            raise error
+        await asyncio.sleep(MISSING_PAUSE_S)
 
     async def _restarted(self, run: int) -> bool:
         """Whether a run has begun, by the word of its worker."""
@@ -323,3 +324,10 @@ class _Reading:
                         f"job {self._handle.id} on {self._handle.key.queue}: no record, and no result, in time; it may "
                         "still run; read on after `position`, or attach its token later"
                     ) from None
+
+
+def _fail(ended: Opened | BridgeError) -> None:
+    """Raise what became of a job instead of its last record."""
+    if isinstance(ended, BridgeError):
+        raise ended.__class__(*ended.args) from ended
+    value_of(ended, None)

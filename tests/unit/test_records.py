@@ -229,6 +229,26 @@ async def test_starting_over_without_a_record_is_told_too() -> None:
         assert [row async for row in job.records()] == []
 
 
+async def test_starting_over_is_told_of_a_job_that_fails_then_too() -> None:
+    rig, worker, given = fleet(max_attempts=2), Worker(), list[Row]()
+
+    @worker.handler(ROWS)
+    async def count(_: int, job: Job) -> AsyncIterator[Row]:
+        yield Row(job.attempt)
+        raise OSError("gone")
+
+    async with rig.producer() as relay, rig.working(worker):
+        job = await relay.submit(ROWS, 10)
+        records = job.records()
+        assert await anext(records) == Row(1)
+        await until(job.done)
+        with pytest.raises(StreamRestarted):
+            await take(records, given)
+        with pytest.raises(JobFailed, match="OSError"):
+            await take(job.records(), given)
+    assert given == [Row(2)]
+
+
 async def test_resuming_comes_before_the_first_record() -> None:
     rig, worker = fleet(max_attempts=1), Worker()
 
