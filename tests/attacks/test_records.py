@@ -158,6 +158,7 @@ FORGED: dict[str, tuple[Callable[[Streamed], bytes], type[BridgeError]]] = {
     "an-event": (lambda it: it.rig.sealer("bunny").seal(_event(it), now_ms()).data, WrongSubject),
     "of-an-attempt-that-lost": (lambda it: answer(it, 1, [b"1", b"2"]), BadSegment),
     "of-the-run-before": (lambda it: _with(it, run=2), BadSegment),
+    "that-follows-another-one": (lambda it: _with(it, previous=bytes(32)), BadSegment),
     "with-fewer-records-than-before": (lambda it: _with(it, records=1), BadSegment),
     "with-more-records-than-it-holds": (lambda it: _with(it, records=9), BadPrelude),
     "with-other-bytes-than-it-holds": (lambda it: _with(it, size=900), BadPrelude),
@@ -187,6 +188,12 @@ async def test_forged(name: str) -> None:
     async with streamed() as it:
         await it.put(2, make(it))
         assert await it.read() == ([0, 1], error)
+
+
+async def test_what_an_attempt_that_lost_wrote_in_the_place_of_what_counts() -> None:
+    async with streamed() as it:
+        await it.put(1, answer(it, 1, [b"99"]))  # well made, and what follows it was made to follow the other
+        assert await it.read() == ([0, 99], BadSegment)
 
 
 async def test_what_follows_another_end_than_the_signed_one() -> None:
