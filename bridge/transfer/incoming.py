@@ -128,6 +128,8 @@ class Incoming:
         finally:
             if before is not None:  # whatever came to an end: what has come is kept
                 await asyncio.wait([before[2]])
+                if not before[2].cancelled():
+                    before[2].exception()  # where it was told already, or another was first
 
     def _keep(self, spool: Spool, first: int, some: list[bytes], onto: Onto | None) -> None:
         # In a thread: hashes and files leave the interpreter to whoever has other work meanwhile.

@@ -72,7 +72,8 @@ class Spool:
         while number < self.manifest.parts and opener.matches(number, self.read(number)):
             number += 1
         if number < self.manifest.parts:
-            os.ftruncate(self._descriptor, number * _SLOT)
+            with self._lock:  # closed meanwhile, its number may be another file's
+                os.ftruncate(self._descriptor, number * _SLOT)
         return number
 
     @property
