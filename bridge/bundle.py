@@ -17,12 +17,14 @@ from bridge.trust import SKEW_MS
 def build_payload(policy: Policy, keys: Mapping[str, PublicIdentity], version: int, issued_ms: int) -> bytes:
     """The bytes to be signed: every principal but the link's, and every grant, from policy and public halves.
 
+    Of who is revoked it has neither.
+
     All keys are valid from the skew before ``issued_ms`` until the bundle expires.
     """
     expires = issued_ms + policy.trust.expires_ms
     life = {"not_before": issued_ms - SKEW_MS, "not_after": expires}
     principals = []
-    for name, entry in sorted(policy.identities.items()):
+    for name, entry in sorted(policy.accepted.items()):
         if entry.role is Role.LINK:
             continue
         public = keys[name]
@@ -41,6 +43,7 @@ def build_payload(policy: Policy, keys: Mapping[str, PublicIdentity], version: i
         {"queue": name, "from": producer, "to": queue.workers, "kinds": sorted(kinds)}
         for name, queue in sorted(policy.queues.items())
         for producer, kinds in sorted(senders(policy, queue).items())
+        if not {producer, queue.workers} & set(policy.revoked)
     ]
     return strict_json.dump(
         {

@@ -18,6 +18,7 @@ MODULES: Final = {
     "trust": "trust",
     "pki": "pki",
     "rotate": "rotate.command",
+    "revoke": "revoke",
     "render": "render",
     "explain": "explain",
     "provision": "provision",

@@ -217,7 +217,7 @@ def _keys(policy: Policy | None, folder: Path) -> dict[str, PublicIdentity] | No
     if policy is None or not folder.is_dir():
         return None
     try:
-        return load_keys(folder, policy.identities)
+        return load_keys(folder, policy.accepted)
     except ConfigurationError:
         return None
 

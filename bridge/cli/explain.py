@@ -10,7 +10,7 @@ import typer
 from bridge.cli.frame import AsJson, NotAsAsked, PolicyFile, example
 from bridge.cli.out import Out
 from bridge.cli.where import find_policy, read_policy
-from bridge.errors import UsageError
+from bridge.errors import ConfigurationError, UsageError
 from bridge.explain import Explanation, Ground, Remedy, Verb, Verdict, explain, remedies
 from bridge.explain.remedies import MOST
 from bridge.matching import is_subject
@@ -50,6 +50,10 @@ def explain_act(
         raise typer.BadParameter(
             f"{identity[:80]!r} is not an identity of {path}; {nearest(identity, values.identities)}",
             param_hint="IDENTITY",
+        )
+    if identity in values.revoked:
+        raise ConfigurationError(
+            f"{identity}: revoked in {path}, and so refused everywhere; take it out of `revoked` first"
         )
     if len(subject) > LONGEST or not is_subject(subject):
         raise typer.BadParameter(

@@ -118,7 +118,7 @@ def _stand(
         return Stand(policy, folders, pki or (beside if beside.is_dir() else None), urls, timeout)
     running = find_bridge(folder)
     here = Folder.at(running.folder)
-    places = {name: here.identity(name) for name in policy.identities}
+    places = {name: here.identity(name) for name in policy.accepted}
     folders = {name: place for name, place in places.items() if (place / IDENTITY_FILE).exists()}
     return Stand(policy, folders, pki or here.pki, addresses(running.link["address"]), timeout)
 
@@ -129,8 +129,10 @@ def _named(folders: Sequence[Path], policy: Policy) -> dict[str, Path]:
         if not each.is_dir():
             raise ConfigurationError(f"{each}: not a folder; let --identity name an identity folder")
         name = Identity.load(each).name
-        if name not in policy.identities:
-            raise ConfigurationError(f"{each}: {name} is no identity of the policy; name the right one with --policy")
+        if name not in policy.accepted:
+            raise ConfigurationError(
+                f"{each}: {name} is no identity of the policy, or revoked; name the right one with --policy"
+            )
         found[name] = each
     return found
 

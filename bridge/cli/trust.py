@@ -103,6 +103,15 @@ def sign(
         int | None, typer.Option(min=1, help="Its version.", show_default="one more than trust.json's")
     ] = None,
     add: Annotated[bool, typer.Option("--add", help="Add signatures to trust.json as it is.")] = False,
+    roots_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--roots",
+            metavar="FILE",
+            help="The roots.json that the keys are in: another, while new root keys take the place of old.",
+            show_default="roots.json beside the policy",
+        ),
+    ] = None,
     policy: PolicyFile = None,
     as_json: AsJson = False,
 ) -> None:
@@ -113,12 +122,11 @@ def sign(
     """
     path = find_policy(policy)
     values = read_policy(path)
-    file, public = path.parent / TRUST_FILE, read_file(path.parent / ROOTS_FILE)
+    named = roots_file or path.parent / ROOTS_FILE
+    file, public = path.parent / TRUST_FILE, read_file(named)
     known, threshold, bridge = read_roots(public)
     if bridge != values.bridge:
-        raise ConfigurationError(
-            f"{path.parent / ROOTS_FILE}: of bridge {bridge!r}, and the policy is of {values.bridge!r}"
-        )
+        raise ConfigurationError(f"{named}: of bridge {bridge!r}, and the policy is of {values.bridge!r}")
     if add and version is not None:
         raise typer.BadParameter("--add signs trust.json as it is; leave --version out")
     roots = [load_root(each) for each in root] if root else load_roots(path.parent / ROOTS_FOLDER)
@@ -126,14 +134,14 @@ def sign(
         raise ConfigurationError(f"{path.parent / ROOTS_FOLDER}: holds no root key; name one with --root FILE")
     for key in roots:
         if key.kid not in known:
-            raise ConfigurationError(f"root key {key.kid.hex()[:16]}: not in {path.parent / ROOTS_FILE}")
+            raise ConfigurationError(f"root key {key.kid.hex()[:16]}: not in {named}")
     if add:
         signed = _added(values, path, file, roots, explicit=bool(root))
     else:
         signed = bundle.sign_payload(
             bundle.build_payload(values, keys_of(values, path), _next(file, version), now_ms()), roots
         )
-    names = {kid for kid, _ in dsse.decode(signed)[1]}
+    names = {kid for kid, _ in dsse.decode(signed)[1]} & set(known)
     if len(names) >= threshold:
         Trust.verify(signed, public, now_ms())  # whatever is written as complete has passed what services check
     write_file(file, signed)

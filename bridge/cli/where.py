@@ -88,8 +88,8 @@ def find_bridge(given: Path | None) -> RunningBridge:
 
 
 def keys_of(policy: Policy, path: Path) -> dict[str, PublicIdentity]:
-    """The public halves of all identities of a policy, from ``keys/`` beside it."""
-    return load_keys(path.parent / "keys", policy.identities)
+    """The public halves of all identities of a policy that are not revoked, from ``keys/`` beside it."""
+    return load_keys(path.parent / "keys", policy.accepted)
 
 
 def private_folder(folder: Path) -> None:

@@ -32,7 +32,7 @@ async def provision_all(policy: Policy, folder: Folder) -> None:
 
 async def provision_cloud(policy: Policy, folder: Folder, cloud: str, *, dry_run: bool = False) -> Report:
     """Make one cloud's servers match its plan."""
-    names = [e.name for e in policy.identities.values() if e.cloud == cloud and e.role is Role.PROVISIONER]
+    names = [e.name for e in policy.accepted.values() if e.cloud == cloud and e.role is Role.PROVISIONER]
     place = folder.identity(names[0])
     seed, connection = Identity.load(place).nkey_seed, Connection.load(place)
     transport = await connect(connection, seed, place / CA_FILE, name=names[0], timeout=CONNECT_TIMEOUT_S)

@@ -69,6 +69,23 @@ async def connected(port: int) -> dict[str, list[str]]:
     return found
 
 
+async def link_peers(port: int) -> list[tuple[str, str]]:
+    """The NKey of each leaf link, empty where it was dialled from here, and the SHA-256 of what the peer showed."""
+    _, body = await get(port, "/connz?auth=1&limit=100000")
+    links = [each for each in body.get("connections") or () if each.get("kind") == "Leafnode"]
+    return [
+        (str(each.get("authorized_user", "")), str((each.get("tls_peer_certs") or [{}])[0].get("cert_sha256", "")))
+        for each in links
+    ]
+
+
+async def link_ids(port: int, nkey: str) -> list[int]:
+    """The connection ids of the links that were dialled with an NKey."""
+    _, body = await get(port, "/connz?auth=1&limit=100000")
+    links = [each for each in body.get("connections") or () if each.get("kind") == "Leafnode"]
+    return [int(each["cid"]) for each in links if each.get("authorized_user") == nkey]
+
+
 async def copies(port: int) -> dict[str, bool]:
     """Streams that copy from another cloud, and whether they hear from it now; of a cluster, one server does."""
     _, body = await get(port, COPIES)

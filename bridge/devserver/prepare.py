@@ -43,7 +43,7 @@ def prepare(policy: Policy, folder: Folder, *, hosts: Sequence[str] = pki.DEVELO
 def publish(policy: Policy, folder: Folder) -> dict[str, PublicIdentity]:
     """Make the identities that are missing, and write the public halves of all as they would be reviewed."""
     keys = {}
-    for name, entry in policy.identities.items():
+    for name, entry in policy.accepted.items():
         place = folder.identity(name)
         if not (place / IDENTITY_FILE).exists():
             Identity.generate(name, link=entry.role is Role.LINK).save(place)
@@ -52,8 +52,8 @@ def publish(policy: Policy, folder: Folder) -> dict[str, PublicIdentity]:
     return keys
 
 
-def sign(policy: Policy, folder: Folder, keys: Mapping[str, PublicIdentity]) -> int:
-    """Sign a bundle anew if it would say something else than the one there is; its version."""
+def sign(policy: Policy, folder: Folder, keys: Mapping[str, PublicIdentity], *, anew: bool = False) -> int:
+    """Sign a bundle anew if it would say something else than the one there is, or if asked to; its version."""
     while len(roots := load_roots(folder.roots)) < policy.trust.threshold:
         save_root(SigningKey.generate(), folder.roots)
     public = bundle.build_roots(policy.bridge, policy.trust.threshold, [VerifyKey(root.public) for root in roots])
@@ -65,7 +65,7 @@ def sign(policy: Policy, folder: Folder, keys: Mapping[str, PublicIdentity]) -> 
         version = int(before["version"]) + 1
         wanted = json.loads(bundle.build_payload(policy, keys, version, now))
         fresh = now < (before["issued"] + before["expires"]) / 2
-        if fresh and _lasting(before) == _lasting(wanted) and _verifies(signed, public, now):
+        if not anew and fresh and _lasting(before) == _lasting(wanted) and _verifies(signed, public, now):
             return version - 1
     write_file(path, bundle.sign_payload(bundle.build_payload(policy, keys, version, now), roots))
     return version
@@ -111,6 +111,8 @@ def hand_out(policy: Policy, folder: Folder) -> None:
     """Deliver bundle, roots and authorities to every identity folder."""
     for name, entry in policy.identities.items():
         place = folder.identity(name)
+        if not place.exists():
+            continue  # revoked before it was made; one that was made learns of it by the bundle
         for file in (TRUST_FILE, ROOTS_FILE):
             write_file(place / file, (folder.path / file).read_bytes())
         write_file(place / CA_FILE, (folder.pki / entry.cloud / "ca.pem").read_bytes())

@@ -38,7 +38,7 @@ def chosen(at: Standing, names: Sequence[str], kind: str) -> list[str]:
     Raises:
         ConfigurationError: One is none of the policy's, or has no such key.
     """
-    known = at.policy.identities
+    known = at.policy.accepted
     able = [name for name, entry in sorted(known.items()) if kind == NKEY or entry.role is not Role.LINK]
     for name in names:
         if name not in known:
@@ -55,7 +55,7 @@ async def rotate_sign(at: Standing, names: Sequence[str], told: Told) -> Outcome
         told(f"{name}: {begin(at.folder.identity(name), SIGN).says}")
     told(f"trust bundle {at.deliver()} has old and new, and lies in every identity folder")
     await at.taken_up()
-    everybody = [name for name, entry in at.policy.identities.items() if entry.role is not Role.LINK]
+    everybody = [name for name, entry in at.policy.accepted.items() if entry.role is not Role.LINK]
     for name in names:
         new = Beside.load(at.folder.identity(name)).sign
         if new is not None:

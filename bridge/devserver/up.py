@@ -142,7 +142,7 @@ class Bridge:
         }
         identities = {
             name: str(self.folder.identity(name))
-            for name, entry in self.policy.identities.items()
+            for name, entry in self.policy.accepted.items()
             if entry.role is not Role.LINK
         }
         self.folder.write_ready({"clouds": clouds, "link": link, "identities": identities})
@@ -279,7 +279,7 @@ def _point(policy: Policy, folder: Folder, ports: Mapping[str, Ports], links: Se
         # By name: that is what the servers of a cluster look for in each other's certificates.
         routes = [f"tls://localhost:{ports[name].routes}" for name in server_names(cloud)]
         write_file(folder.rendered / cloud.name / "cluster.conf", cluster_conf(policy, cloud, routes))
-    for name, entry in policy.identities.items():
+    for name, entry in policy.accepted.items():
         if entry.role is not Role.LINK:
             rendered = json.loads(read_file(folder.rendered / entry.cloud / "connections" / f"{name}.yaml"))
             rendered["server"] = _clients(policy, entry.cloud, ports)
@@ -290,7 +290,7 @@ def _point(policy: Policy, folder: Folder, ports: Mapping[str, Ports], links: Se
 def _contexts(policy: Policy, folder: Folder, ports: Mapping[str, Ports]) -> None:
     """Have the ``nats`` CLI find both clouds where ``XDG_CONFIG_HOME`` names the folder."""
     shutil.rmtree(folder.path / FOLDER, ignore_errors=True)  # those of a former policy
-    for name, entry in policy.identities.items():
+    for name, entry in policy.accepted.items():
         if entry.role in ROLES:
             place, server = folder.identity(name), _clients(policy, entry.cloud, ports)
             if not (place / NATS_SEED_FILE).exists():  # keys made by a release that did not write it

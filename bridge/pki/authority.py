@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import ipaddress
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
@@ -24,6 +25,9 @@ ISSUER_LIFE: Final = dt.timedelta(days=365)
 LEAF_LIFE: Final = dt.timedelta(days=7)
 SKEW: Final = dt.timedelta(minutes=5)
 """Certificates are valid from a little before they are made: the two clouds' clocks differ."""
+
+NEXT: Final = "next"
+"""Where a cloud's new authority lies before it issues."""
 
 DEVELOPMENT_HOSTS: Final = ("localhost", "127.0.0.1")
 
@@ -86,10 +90,71 @@ def renew(policy: Policy, folder: Path, cloud: str, *, hosts: Sequence[str] = ()
     return written + _leaves(policy, here, at, issuer, key, hosts)
 
 
+def begin_root(policy: Policy, folder: Path, cloud: str) -> bool:
+    """Make a new root and issuer beside those of a cloud, and have ``ca.pem`` trust both roots; the old ones issue.
+
+    Returns:
+        Whether there was none yet.
+    """
+    here, at = folder / cloud, _cloud(policy, cloud)
+    _read_key(here / "ca.key")  # certificates from elsewhere are replaced there
+    made = not (here / NEXT / "issuer.pem").exists()
+    if made:
+        _authority(policy, here / NEXT, at, _hosts(here, at))
+    (new,) = read_chain(here / NEXT / "ca.pem")
+    old = read_chain(here / "ca.pem")[0]
+    _write_chain(here / "ca.pem", [old, new])
+    return made
+
+
+def switch_root(policy: Policy, folder: Path, cloud: str) -> bool:
+    """Let the new issuer issue the servers' certificates; ``ca.pem`` goes on to trust both roots.
+
+    Whoever dials must trust the new root by then. Servers take the files up at a SIGHUP.
+
+    Returns:
+        Whether there was a new issuer.
+    """
+    here, at = folder / cloud, _cloud(policy, cloud)
+    if not (here / NEXT / "issuer.pem").exists():
+        return False
+    (new,), roots = read_chain(here / NEXT / "ca.pem"), read_chain(here / "ca.pem")
+    _write_chain(here / "ca.pem", [new, *(root for root in roots if root != new)])
+    for name in ("root.key", "ca.key"):  # the issuer last: what was cut off before it is done again
+        if (here / NEXT / name).exists():
+            write_file(here / name, read_file(here / NEXT / name), private=True)
+    issuer, key = read_chain(here / NEXT / "issuer.pem")[0], _read_key(here / "ca.key")
+    _leaves(policy, here, at, issuer, key, _hosts(here, at))
+    _write_chain(here / "issuer.pem", [issuer])
+    shutil.rmtree(here / NEXT)
+    return True
+
+
+def finish_root(folder: Path, cloud: str) -> bool:
+    """Have ``ca.pem`` trust the new root alone.
+
+    Returns:
+        Whether it trusted another.
+    """
+    here = folder / cloud
+    roots = read_chain(here / "ca.pem")
+    if (here / NEXT).exists():
+        raise ConfigurationError(f"{here / NEXT}: its issuer is not in use yet; rotate without --retire first")
+    _write_chain(here / "ca.pem", roots[:1])
+    return len(roots) > 1
+
+
 # --- making ----------------------------------------------------------------------------------------
 
 
 def _issue(policy: Policy, here: Path, cloud: Cloud, hosts: Sequence[str]) -> list[Path]:
+    issuer, key, written = _authority(policy, here, cloud, hosts)
+    return [*written, *_leaves(policy, here, cloud, issuer, key, hosts)]
+
+
+def _authority(
+    policy: Policy, here: Path, cloud: Cloud, hosts: Sequence[str]
+) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey, list[Path]]:
     root_key, key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
     subject = _subject(policy, f"{cloud.name} root")
     root = (
@@ -99,13 +164,13 @@ def _issue(policy: Policy, here: Path, cloud: Cloud, hosts: Sequence[str]) -> li
         .sign(root_key, hashes.SHA256())
     )
     issuer = _issuer(policy, cloud, key, root, root_key, hosts)
-    return [
+    written = [
         _write_key(here / "root.key", root_key),
         _write_key(here / "ca.key", key),
         _write_chain(here / "ca.pem", [root]),
         _write_chain(here / "issuer.pem", [issuer]),
-        *_leaves(policy, here, cloud, issuer, key, hosts),
     ]
+    return issuer, key, written
 
 
 def _issuer(

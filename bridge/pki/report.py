@@ -10,7 +10,7 @@ from typing import Final, TypeVar
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from bridge.errors import ConfigurationError
@@ -84,6 +84,15 @@ def read_chain(path: Path) -> list[x509.Certificate]:
         return x509.load_pem_x509_certificates(read_file(path))
     except ValueError:
         raise ConfigurationError(f"{path}: holds no PEM certificate") from None
+
+
+def fingerprint(path: Path) -> str:
+    """The SHA-256, in hex, of the first certificate of a file, as DER: what a server shows of who has connected.
+
+    Raises:
+        ConfigurationError: The file is missing or holds none.
+    """
+    return read_chain(path)[0].fingerprint(hashes.SHA256()).hex()
 
 
 def is_due(certificate: x509.Certificate, now: dt.datetime | None = None) -> bool:

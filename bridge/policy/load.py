@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping as Mapping_
 from pathlib import Path
 from typing import Final
 
 from bridge.errors import PolicyError
-from bridge.policy.document import Mapping, Node, Scalar, Sequence, parse
-from bridge.policy.parties import read_clouds, read_identities
+from bridge.policy.document import Mapping, Node, Scalar, Sequence, parse, shown
+from bridge.policy.hints import nearest
+from bridge.policy.parties import Declared, read_clouds, read_identities
 from bridge.policy.quantities import spell_size
 from bridge.policy.queues import read_queues
 from bridge.policy.schedules import read_schedules
@@ -17,7 +19,7 @@ from bridge.policy.values import DAY, HOUR, MIB, MINUTE, YEAR, IdentityEntry, Po
 MAX_FILE: Final = MIB
 """Bytes of a policy file: far above what people review, far below what hurts to parse."""
 
-_TOP: Final = ("version", "bridge", "clouds", "identities", "trust", "max_outage", "queues", "schedules")
+_TOP: Final = ("version", "bridge", "clouds", "identities", "trust", "max_outage", "queues", "schedules", "revoked")
 _TRUST: Final = ("threshold", "expires")
 
 
@@ -107,7 +109,18 @@ def _policy(problems: Problems, node: Node) -> Policy:
         trust=_trust(top),
         max_outage_ms=max_outage,
         schedules=read_schedules(top, identities, queues),
+        revoked=_revoked(top, identities),
     )
+
+
+def _revoked(top: Section, identities: Mapping_[str, Declared]) -> tuple[str, ...]:
+    if not top.has("revoked"):
+        return ()
+    names = top.texts("revoked", "say revoked: [NAME], or remove it")
+    for name, line in names.items():
+        if name not in identities:
+            top.note(line, f"{shown(name)} is revoked and no identity of this policy", nearest(name, identities))
+    return tuple(sorted(names))
 
 
 def _trust(top: Section) -> TrustPolicy:

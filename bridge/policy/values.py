@@ -194,6 +194,13 @@ class Policy:
     max_outage_ms: int = 12 * HOUR
     """The longest cut of the link that loses nothing; retentions are computed from it."""
     schedules: Mapping[str, Schedule] = field(default_factory=dict)
+    revoked: tuple[str, ...] = ()
+    """Identities that are refused everywhere, whatever else names them."""
+
+    @property
+    def accepted(self) -> dict[str, IdentityEntry]:
+        """The identities that are not revoked: those that servers and receivers are told of."""
+        return {name: entry for name, entry in self.identities.items() if name not in self.revoked}
 
     @property
     def hub(self) -> Cloud:
@@ -219,6 +226,8 @@ class Policy:
         # What says nothing is left out, as releases before it had it: two teams upgrade apart, and compare digests.
         if not self.schedules:
             del values["schedules"]
+        if not self.revoked:
+            del values["revoked"]
         for queue in values["queues"].values():
             for later in _LATER:
                 if not queue[later]:

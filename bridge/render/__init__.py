@@ -20,7 +20,7 @@ def render(policy: Policy, keys: Mapping[str, PublicIdentity]) -> dict[str, str]
 
     Args:
         policy: The policy.
-        keys: The public halves of all its identities, by name (`bridge.identity.load_keys`).
+        keys: The public halves of all its identities that are not revoked, by name (`bridge.identity.load_keys`).
     """
     files: dict[str, str] = {}
     for cloud in sorted(policy.clouds.values(), key=lambda c: c.name):
@@ -30,7 +30,7 @@ def render(policy: Policy, keys: Mapping[str, PublicIdentity]) -> dict[str, str]
         if cloud.role == "leaf":
             files[f"{cloud.name}/link.conf"] = link_conf(policy)
         files[f"{cloud.name}/plan.json"] = plan_json(policy, cloud.name)
-    for name, identity in sorted(policy.identities.items()):
+    for name, identity in sorted(policy.accepted.items()):
         if identity.role is not Role.LINK:
             files[f"{identity.cloud}/connections/{name}.yaml"] = connection_yaml(policy, identity)
         if identity.role in ROLES:

@@ -20,6 +20,7 @@ from bridge.policy import Cloud, IdentityEntry, Policy, Role
 from bridge.render.conf import Noted, Value, write
 from bridge.render.crossings import Crossing, crossings
 from bridge.render.permissions import Grant, Permissions, grants, link_permissions, permissions
+from bridge.subjects import inbox_prefix
 
 LINK_ACCOUNT: Final = "BRIDGE"
 SYSTEM_ACCOUNT: Final = "SYS"
@@ -27,17 +28,35 @@ SYSTEM_ACCOUNT: Final = "SYS"
 PULL_THRESHOLD: Final = "5m"
 """Longer than any pull waits: a service that forgets a request earlier loses the job until its ack wait is over."""
 
+CLOSER_NAME: Final = "bunny-revoke"
+CLOSER: Final = Permissions(("$SYS.REQ.SERVER.*.KICK",), (f"{inbox_prefix(CLOSER_NAME)}.>",))
+"""What it takes to close the connection of a link: a reload does not, though it takes the user away."""
+
 _KINDS: Final = {"publish": "service", "subscribe": "stream"}
 
 
-def accounts_conf(policy: Policy, keys: Mapping[str, PublicIdentity], cloud: Cloud) -> str:
-    """The text of ``accounts.conf`` for the servers of one cloud."""
-    sorted_identities = [identity for _, identity in sorted(policy.identities.items())]
+def accounts_conf(policy: Policy, keys: Mapping[str, PublicIdentity], cloud: Cloud, closer: str | None = None) -> str:
+    """The text of ``accounts.conf`` for the servers of one cloud.
+
+    Who is revoked has no user in it. Where that is the link, nothing crosses either: what is exported ends at once, and
+    a connection that stands carries nothing.
+
+    Args:
+        policy: The policy.
+        keys: The public halves of who is accepted.
+        cloud: The cloud.
+        closer: An NKey that may close connections and nothing else, for as long as that takes.
+    """
+    sorted_identities = [identity for _, identity in sorted(policy.accepted.items())]
     here = [i for i in sorted_identities if i.cloud == cloud.name and i.role is not Role.LINK]
-    crossing = crossings(policy)
+    cut = any(policy.identities[name].role is Role.LINK for name in policy.revoked)
+    crossing = () if cut and cloud == policy.hub else crossings(policy)
     offered = _offers(policy, here)
     accounts: dict[str, Value] = {
-        SYSTEM_ACCOUNT: {"exports": [_offer(grant, names) for grant, names in offered.items() if grant.system]},
+        SYSTEM_ACCOUNT: {
+            **({} if closer is None else {"users": [_nkey(closer, "STANDARD", CLOSER)]}),
+            "exports": [_offer(grant, names) for grant, names in offered.items() if grant.system],
+        },
         cloud.account: {
             "jetstream": "enabled",
             "exports": [
@@ -102,7 +121,7 @@ def _link_users(
             f"{name}: the link from {identity.cloud}; publish is what comes from there, subscribe what goes there",
             _nkey(nkey, "LEAFNODE", link_permissions(policy, crossing)),
         )
-        for name, identity in sorted(policy.identities.items())
+        for name, identity in sorted(policy.accepted.items())
         if identity.role is Role.LINK
         for nkey in keys[name].nkeys
     ]

@@ -29,7 +29,8 @@ EVERYONE = (
 COMMANDS = (
     *("init", "up", "keys new", "trust init", "trust sign", "trust show", "pki", "render", "provision"),
     *("demo", "submit", "job show", "job wait", "inbox", "queue ls", "queue show", "dead ls", "dead show", "open"),
-    *("work", "schedule ls", "explain", "rotate sign", "rotate kem", "rotate nkey"),
+    *("work", "schedule ls", "explain", "rotate sign", "rotate kem", "rotate nkey", "revoke"),
+    *("rotate certs", "rotate ca", "rotate roots"),
 )
 
 

@@ -13,15 +13,22 @@ from tests.acceptance.test_cli_files import EVERYONE
 from tests.acceptance.typed import bunny
 
 
-@pytest.fixture
-def keyed(tmp_path: Path) -> Path:
-    """A folder with the first policy, everyone's keys, and a bundle that lies in bunny's folder."""
-    bunny("init", tmp_path)
+@pytest.fixture(scope="module")
+def once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the first policy, everyone's keys, and a bundle that lies in bunny's folder; to be copied."""
+    folder = tmp_path_factory.mktemp("rotated")
+    bunny("init", folder)
     for name in EVERYONE:
-        bunny("keys new", tmp_path, name)
-    bunny("trust init", tmp_path)
-    deliver(tmp_path)
-    return tmp_path
+        bunny("keys new", folder, name)
+    bunny("trust init", folder)
+    deliver(folder)
+    return folder
+
+
+@pytest.fixture
+def keyed(once: Path, tmp_path: Path) -> Path:
+    """A copy of it."""
+    return Path(shutil.copytree(once, tmp_path / "keyed"))
 
 
 def deliver(folder: Path) -> None:
@@ -67,3 +74,34 @@ def test_a_folder_that_cannot_be_written_is_copied_and_the_copy_is_changed(keyed
     made = json.loads((keyed / "next" / "identity.json").read_text())
     assert [each["epoch"] for each in made["kem"]] == [each["epoch"] for each in half(keyed)["kem"]] == [0, 1]
     assert made["kem"][0] == before["kem"][0]
+
+
+def test_root_keys_are_replaced_by_a_bundle_that_old_and_new_have_signed(keyed: Path) -> None:
+    new = keyed / "new"
+    new.mkdir()
+    shutil.copy(keyed / "bridge.yaml", new)
+    bunny("trust init", new)
+    (root,) = (new / "roots").glob("*.json")
+    bunny("trust sign", keyed)
+    said = bunny("trust sign --add", keyed, "--roots", new / "roots.json", "--root", root, "--json").json
+    assert (said["signatures"], said["complete"]) == (1, True)
+    for roots in (keyed / "roots.json", new / "roots.json"):
+        assert bunny("trust show", keyed, "--roots", roots, "--json").json["valid"]
+
+
+def test_a_revocation_is_written_down_and_says_who_must_do_what(keyed: Path) -> None:
+    before = (keyed / "bridge.yaml").read_text()
+    bunny("revoke bunny --dry-run", keyed)
+    assert (keyed / "bridge.yaml").read_text() == before
+    said = bunny("revoke bunny --json", keyed).json
+    assert said["revoked"] == ["bunny"]
+    assert "BOTH clouds" in said["next"][1]
+    assert (keyed / "bridge.yaml").read_text() == before.rstrip() + (
+        "\n\n# Refused everywhere, whatever else names them.\nrevoked: [bunny]\n"
+    )
+    said = bunny("revoke leaf --json", keyed).json
+    assert (keyed / "bridge.yaml").read_text().endswith("\nrevoked: [azure-link, bunny]\n")
+    assert any("restarted" in line for line in said["next"])
+    bunny("trust sign", keyed)
+    assert "bunny" not in bunny("trust show", keyed).out.split()
+    assert "revoked in bridge.yaml" in bunny("explain bunny publish jobs.x", keyed, code=1).error

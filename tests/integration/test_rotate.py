@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from bridge import follow
+from bridge import follow, pki
 from bridge.clock import now_ms
-from bridge.devserver import Bridge, monitor, rotations
+from bridge.devserver import Bridge, monitor, rotations, turnover
 from bridge.devserver import standing as stand
 from bridge.devserver.rotations import Outcome
 from bridge.devserver.standing import Standing, standing
-from bridge.errors import UnknownKey
+from bridge.errors import BelowThreshold, UnknownKey
 from bridge.identity import Identity
 from bridge.rotation import Beside
 from bridge.trust import Trust
@@ -90,3 +90,24 @@ async def used(at: Standing, before: dict[str, Identity]) -> None:
         if was.sign:
             assert now.sign[-1].kid != was.sign[-1].kid
             assert now.kem[-1].epoch == was.kem[-1].epoch + 1
+
+
+async def test_certificates_authorities_and_root_keys_are_replaced_while_jobs_flow(tmp_path: Path) -> None:
+    async with running_bridge(tmp_path, SOON) as bridge:
+        place = bridge.folder
+        link, ca, roots = ((place.pki / "azure" / n).read_bytes() for n in ("link.pem", "ca.pem", "../../roots.json"))
+        with standing(bridge.policy, place) as at:
+            async with flowing(bridge.identity("alpha"), bridge.identity("bunny"), 20) as traffic:
+                assert await turnover.renew_certificates(at, (), print) == Outcome(True)
+                assert (place.pki / "azure" / "link.pem").read_bytes() != link
+                assert await turnover.replace_authorities(at, (), print) == Outcome(True)
+                assert await turnover.replace_roots(at, print) == Outcome(True)
+            await check(bridge, traffic)
+        new = (bridge.identity("bunny") / "ca.pem").read_bytes()
+        assert new.count(b"BEGIN") == 1
+        assert new != ca
+        assert not any(each.problems for each in pki.check(place.pki))
+        async with flowing(bridge.identity("alpha"), bridge.identity("bunny"), 20):
+            pass  # who connects now sees the new authority alone
+        with pytest.raises(BelowThreshold):
+            Trust.verify((bridge.identity("bunny") / "trust.json").read_bytes(), roots, now_ms())

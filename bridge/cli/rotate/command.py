@@ -12,7 +12,7 @@ from bridge.cli.frame import AsJson, BridgeFolder, NotAsAsked, PolicyFile, examp
 from bridge.cli.out import Out
 from bridge.cli.rotate.place import here
 from bridge.cli.rotate.stepwise import stepwise
-from bridge.devserver import rotations
+from bridge.devserver import rotations, turnover
 from bridge.devserver.rotations import Outcome, Told
 from bridge.devserver.standing import Standing
 from bridge.errors import ConfigurationError, UsageError
@@ -30,6 +30,7 @@ _ACTS: Final[dict[str, tuple[Act, Act]]] = {
 Names = Annotated[
     list[str] | None, typer.Argument(help="Identities.", show_default="all that have such a key", metavar="[NAME]...")
 ]
+Clouds = Annotated[list[str] | None, typer.Argument(help="Clouds.", show_default="both", metavar="[CLOUD]...")]
 Folder = Annotated[
     Path | None,
     typer.Option(
@@ -68,6 +69,9 @@ def register(app: typer.Typer) -> None:
     )(sign)
     rotate.command("kem", epilog=example("bunny rotate kem bunny", "bunny rotate kem bunny --retire"))(kem)
     rotate.command("nkey", epilog=example("bunny rotate nkey bunny", "bunny rotate nkey azure-link"))(nkey)
+    rotate.command("certs", epilog=example("bunny rotate certs", "bunny rotate certs azure"))(certs)
+    rotate.command("ca", epilog=example("bunny rotate ca aws", "bunny rotate ca aws --dry-run"))(ca)
+    rotate.command("roots", epilog=example("bunny rotate roots"))(roots)
     app.add_typer(rotate, name="rotate")
 
 
@@ -128,6 +132,69 @@ def nkey(
     Servers accept old and new, services connect anew, and servers forget the old one when nobody is connected with it.
     """
     _rotate(NKEY, names, identity, retire, keys, out, None, dry_run, folder, policy, as_json)
+
+
+def certs(
+    clouds: Clouds = None,
+    dry_run: DryRun = False,
+    folder: BridgeFolder = None,
+    policy: PolicyFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Replace the servers' certificates of the bridge that runs here, and dial the link with them.
+
+    Elsewhere: `bunny pki --renew`, then a SIGHUP. docs/rotation.md says who does what.
+    """
+    _servers("certs", turnover.renew_certificates, clouds, dry_run, folder, policy, as_json)
+
+
+def ca(
+    clouds: Clouds = None,
+    dry_run: DryRun = False,
+    folder: BridgeFolder = None,
+    policy: PolicyFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Replace the certificate authorities of the bridge that runs here.
+
+    Servers and services of both clouds trust old and new, then the servers show certificates of the new one, then the
+    old one is trusted by nobody. Elsewhere each team does its part; docs/rotation.md.
+    """
+    _servers("ca", turnover.replace_authorities, clouds, dry_run, folder, policy, as_json)
+
+
+def roots(
+    dry_run: DryRun = False, folder: BridgeFolder = None, policy: PolicyFile = None, as_json: AsJson = False
+) -> None:
+    """Replace the root keys of the trust bundle of the bridge that runs here.
+
+    The bundle is signed by old and new, then roots.json names the new, then they sign alone. Elsewhere the holders of
+    root keys do it in the same order; docs/rotation.md.
+    """
+
+    async def replace(at: Standing, _: Sequence[str], told: Told) -> Outcome:
+        return await turnover.replace_roots(at, told)
+
+    _servers("roots", replace, None, dry_run, folder, policy, as_json)
+
+
+def _servers(
+    kind: str,
+    act: Act,
+    clouds: list[str] | None,
+    dry_run: bool,
+    folder: Path | None,
+    policy: Path | None,
+    as_json: bool,
+) -> None:
+    out = Out(as_json)
+    with here(folder, policy) as at:
+        if dry_run:
+            meant = clouds or [at.policy.hub.name, at.policy.leaf.name]
+            out.say(f"would replace {kind}" + ("" if kind == "roots" else f" of {', '.join(meant)}"))
+            out.result({"kind": kind, "names": [] if kind == "roots" else meant, "dry_run": True})
+            return
+        _tell(out, kind, act, at, clouds or [])
 
 
 def _rotate(

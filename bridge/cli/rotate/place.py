@@ -14,14 +14,19 @@ from bridge.policy import SCAFFOLD, Policy, load_policy
 
 
 @contextlib.contextmanager
-def here(folder: Path | None, policy: Path | None) -> Iterator[Standing]:
+def here(folder: Path | None, policy: Path | None, before: Policy | None = None) -> Iterator[Standing]:
     """The bridge that ``bunny up`` runs, for this command to change.
+
+    Args:
+        folder: Where it runs; found if not given.
+        policy: The policy's file; found if not given.
+        before: Another policy that it may still run.
 
     Raises:
         ConfigurationError: None runs here, it runs another policy, or another command is changing it.
     """
     place = find_bridge(folder).folder
-    with standing(running_policy(policy), Folder.at(place)) as at:
+    with standing(running_policy(policy), Folder.at(place), before) as at:
         yield at
 
 
