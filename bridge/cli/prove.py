@@ -59,7 +59,7 @@ def register(app: typer.Typer) -> None:
 
 def prove_it(
     reports: Annotated[
-        list[Path] | None, typer.Argument(metavar="[REPORT]...", help="With --merge: those to make one of.")
+        list[Path] | None, typer.Argument(metavar="REPORT", help="With --merge: those to make one of.")
     ] = None,
     identity: Identities = None,
     policy: PolicyFile = None,
