@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Mapping
+import os
+import signal
+import time
+from collections.abc import AsyncIterator, Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -76,3 +79,24 @@ async def connected(bridge: Bridge, name: str) -> JetStreamTransport:
     place = bridge.identity(name)
     seed = Identity.load(place).nkey_seed
     return await connect(Connection.load(place), seed, place / CA_FILE, name=name, timeout=10.0)
+
+
+@contextlib.contextmanager
+def frozen(pid: int, timeout: float = 10.0) -> Iterator[None]:
+    """Stop a process for the block, every thread of it.
+
+    The signal reaches one thread, which stops the others when it runs next: on a busy machine they go on for a while.
+    """
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        ends = time.monotonic() + timeout
+        while not all(_state(stat) == "T" for stat in Path(f"/proc/{pid}/task").glob("*/stat")):
+            assert time.monotonic() < ends, f"process {pid} did not stop in {timeout:g} s"
+            os.sched_yield()
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
+def _state(stat: Path) -> str:
+    return stat.read_text().rpartition(")")[2].split()[0]  # proc(5): the name, in parentheses, may hold spaces

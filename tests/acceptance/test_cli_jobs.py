@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.acceptance.typed import TIMEOUT_S, bunny, environment, up
-from tests.support import write_policy
+from tests.support import frozen, write_policy
 
 APP = """\
 from dataclasses import dataclass
@@ -272,11 +272,8 @@ def test_queues_of_both_clouds_and_what_cannot_be_asked(tmp_path: Path) -> None:
         assert "did you mean 'thumbs'?" in bunny("queue show thumb", tmp_path, code=1).error
 
         hub = json.loads((tmp_path / ".bunny/ready.json").read_text())["clouds"]["aws"]["pid"]
-        os.kill(hub, signal.SIGSTOP)
-        try:
+        with frozen(hub):
             silent = bunny("queue ls --json", tmp_path, code=3)
-        finally:
-            os.kill(hub, signal.SIGCONT)
         seen = {each["queue"]: each for each in json.loads(silent.out)["queues"]}
         assert (seen["thumbs"]["pending"], seen["thumbs"]["dead"]) == (None, 0)
         assert (seen["lookup"]["pending"], seen["lookup"]["dead"]) == (0, None)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
-import signal
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -30,6 +28,7 @@ from tests.integration.test_transport_conformance import (
     take,
 )
 from tests.integration.worlds import ServerWorld, server_world
+from tests.support import frozen
 
 SESSION = key(1).session
 SOON_S = 30.0
@@ -327,11 +326,8 @@ async def test_a_frozen_server_delays_no_close(tmp_path: Path) -> None:
         jobs.grant(1)
         pid = world.bridge.hub.pid
         assert pid is not None
-        os.kill(pid, signal.SIGSTOP)
-        try:
+        with frozen(pid):
             with pytest.raises(PublishTimeout):
                 await alpha.publish("JOBS_thumbs", subjects.job(key(1), "normal"), bytes(700_000), timeout=1.0)
             async with asyncio.timeout(2.5):
                 await alpha.close()
-        finally:
-            os.kill(pid, signal.SIGCONT)
