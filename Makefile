@@ -25,8 +25,8 @@ install: $(STAMP) ## build .venv/ from the hash-locked requirements; instant whe
 demo: $(STAMP) ## both clouds on this machine, real jobs, the evidence; ARGS='PATH...' for folders of yours
 	@$(BIN)/bunny demo $(ARGS)
 
-test: lint ## everything that must hold: lint, then all tests; ARGS='-k envelope' narrows the tests
-	$(BIN)/pytest --durations=10 $(ARGS)
+test: lint ## everything that must hold: lint, then all tests, one at a time per processor; ARGS='-k envelope' narrows the tests
+	$(BIN)/pytest --numprocesses=logical --dist=loadgroup --no-loadscope-reorder --durations=10 $(ARGS)
 
 lint: $(STAMP) ## ruff (rules and format), mypy strict, the layers of the architecture
 	$(BIN)/ruff check .
