@@ -200,7 +200,10 @@ class Sealer:
             signer = self._ring.identity.sign[-1]
             core = draft.core.signed_by(signer.kid, b"")
             return Unsigned(core, frames.close(frames.head(core, ()), b""), b"", signer)
-        wrap = draft.wrap or self._used(draft.recipients, now_ms)
+        if draft.wrap is None:
+            wrap = self._used(draft.recipients, now_ms)
+        else:
+            wrap = self._current(draft.wrap, draft.recipients, now_ms)
         core = draft.core.signed_by(wrap.key.kid, wrap.wrap_id)
         content = draft.content or _NOTHING
         body = prelude.write(core, content, draft.status, draft.packing, draft.payload)
@@ -211,12 +214,27 @@ class Sealer:
 
     def wrap(self, recipients: tuple[KemPublicKey, ...], now_ms: int) -> Wrap:
         """A secret for one message whose payload is sealed first, which may take longer than a wrap lasts."""
+        return self._wrapped(Derivation(crypto.random_bytes(32)), recipients, now_ms)
+
+    def _wrapped(self, secret: Derivation, recipients: tuple[KemPublicKey, ...], now_ms: int) -> Wrap:
         kids = {key.kid for key in recipients}
         if not recipients or len(recipients) > MAX_RECIPIENTS or len(kids) != len(recipients):
             raise ValueError(f"a message has 1 to {MAX_RECIPIENTS} different recipient keys")
-        signer, wrap_id, secret = self._ring.identity.sign[-1], crypto.random_bytes(16), crypto.random_bytes(32)
-        wraps = tuple((key.kid, key.wrap(secret, _wrap_info(signer.kid, key.kid, wrap_id))) for key in recipients)
-        return Wrap(wrap_id, Derivation(secret), wraps, signer, now_ms)
+        signer, wrap_id = self._ring.identity.sign[-1], crypto.random_bytes(16)
+        wraps = tuple(
+            (key.kid, key.wrap(secret.secret, _wrap_info(signer.kid, key.kid, wrap_id))) for key in recipients
+        )
+        return Wrap(wrap_id, secret, wraps, signer, now_ms)
+
+    def _current(self, wrap: Wrap, recipients: tuple[KemPublicKey, ...], now_ms: int) -> Wrap:
+        """A wrap of the same secret under the keys of now: those that it was made under may be dropped by then.
+
+        What looks whether a key is still needed sees what is stored, and no message that is to name a payload later.
+        """
+        made = (wrap.key.kid, *(kid for kid, _ in wrap.parts))
+        if made == (self._ring.identity.sign[-1].kid, *(key.kid for key in recipients)):
+            return wrap
+        return self._wrapped(wrap.keys, recipients, now_ms)
 
     def _used(self, recipients: tuple[KemPublicKey, ...], now_ms: int) -> Wrap:
         kids = (self._ring.identity.sign[-1].kid, *(key.kid for key in recipients))

@@ -12,6 +12,7 @@ from bridge.envelope import Draft, Opener, Sealer
 from bridge.errors import ConfigurationError, WrongRecipient
 from bridge.identity import Identity
 from bridge.keyring import Keyring
+from bridge.payload import PartSealer
 from bridge.trust import Trust
 from tests.world import POLICY, World
 
@@ -37,8 +38,29 @@ def test_a_sealer_signs_with_the_key_that_it_has_now_and_each_message_with_the_o
     after = sealer.close(world.job(b'"after"', n=3), world.now)
     sealed = sealer.sign([before, within, after])
     opened = [opener.open(opener.authenticate(each.data, world.now)) for each in sealed]
-    assert [each.core.sender_kid for each in opened] == [relay.sign[0].kid, relay.sign[0].kid, new.kid]
+    assert [each.core.sender_kid for each in opened] == [relay.sign[0].kid, new.kid, new.kid]
     assert [opened[0].content.body, opened[2].content.body] == [b'"before"', b'"after"']
+
+
+def test_a_payload_that_was_stored_under_keys_that_are_dropped_by_now_is_named_under_those_of_now() -> None:
+    world = World()
+    relay, bunny = world.identities["relay"], world.identities["bunny"]
+    signing, sealing = SigningKey.generate(), KemKey.generate(1)
+    ring = Keyring(relay)
+    sealer = Sealer(ring)
+    wrap = sealer.wrap(world.job().recipients, world.now)
+    parts = PartSealer(wrap.secret)
+    _, part = parts.seal(b"begun before")
+    after, into = replace(relay, sign=(signing,)), replace(bunny, kem=(sealing,))
+    ring.take_up(after)
+    trust = knowing(world, after, into)
+    draft = Draft(world.job().core, (trust.peer("bunny").kem_key(world.now),), world.job(b"").content)
+    sealed = sealer.seal(draft.naming(parts.manifest(), wrap), world.now)
+    opener = Opener(into, trust)
+    opened = opener.open(opener.authenticate(sealed.data, world.now))
+    assert opened.payload is not None
+    opened.payload.learn([piece for _, piece in parts.pieces()])
+    assert opened.payload.open(0, part) == b"begun before"
 
 
 def test_an_opener_opens_with_both_epochs_while_it_has_both() -> None:
