@@ -45,6 +45,12 @@ def pack(order: bytes, job: bytes) -> bytes:
     return b"".join((len(order).to_bytes(_LEN), order, job))
 
 
+def unpack(data: bytes) -> tuple[bytes, bytes]:
+    """Order and job of a message, as far as they are there: what is cut short is no envelope."""
+    end = _LEN + int.from_bytes(data[:_LEN])
+    return data[_LEN:end], data[end:]
+
+
 def authenticate(opener: Opener, data: bytes, now: int) -> Replay:
     """Check order and job. Nothing is opened: nothing that counts is sealed in an order.
 
@@ -59,10 +65,8 @@ def authenticate(opener: Opener, data: bytes, now: int) -> Replay:
         Refusal: One of them does not verify, or they are not about the same job.
         BundleExpired: Nothing can be said about them.
     """
-    end = _LEN + int.from_bytes(data[:_LEN])
-    original = data[end:]
-    # What is cut short, or is not there, is no envelope.
-    order, job = opener.authenticate(data[_LEN:end], now), opener.authenticate(original, now)
+    ordering, original = unpack(data)
+    order, job = opener.authenticate(ordering, now), opener.authenticate(original, now)
     if order.core.type != "replay" or job.core.type != "job":
         raise WrongSubject("what should be a replay order and its job are of other types")
     ordered = dataclasses.replace(

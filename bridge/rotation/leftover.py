@@ -6,7 +6,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Final
 
-from bridge import frame, segments, subjects
+from bridge import frame, replay, segments, subjects
 from bridge.errors import Refusal
 from bridge.policy import Policy
 from bridge.render.streams import plan
@@ -17,6 +17,8 @@ PAGE: Final = 500
 _WITHOUT: Final = ("PARTS_", "SLOTS_", "REFUSED_")
 """Streams whose messages need no key: parts are opened by the secret of the message that names them. Segments of
 records need one, and lie among the parts."""
+_ORDERS: Final = "REPLAY_"
+"""Streams whose messages are two envelopes: the order, and the job that is to run again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +35,8 @@ async def left(
     transport: Transport, policy: Policy, cloud: str, kids: Collection[bytes], *, timeout: float = 30.0
 ) -> dict[bytes, Leftover]:
     """For each key that signed something that one cloud stores, or that something is sealed to, one such message.
+
+    A job that dies meanwhile moves from its producers' cloud to its workers': look at the first of two clouds again.
 
     Args:
         transport: A connection to that cloud, of an identity that may read its streams.
@@ -66,10 +70,11 @@ async def _look(
         if not messages:
             return
         for message in messages:
-            try:
-                parsed = frame.parse(message.data)
-            except Refusal:  # what nobody can read needs no key
-                continue
-            for kid in kids & {parsed.kid, *(kid for kid, _ in parsed.wraps)}:
-                found.setdefault(kid, Leftover(stream, message.subject, parsed.core.issued))
+            for data in replay.unpack(message.data) if stream.startswith(_ORDERS) else (message.data,):
+                try:
+                    parsed = frame.parse(data)
+                except Refusal:  # what nobody can read needs no key
+                    continue
+                for kid in kids & {parsed.kid, *(kid for kid, _ in parsed.wraps)}:
+                    found.setdefault(kid, Leftover(stream, message.subject, parsed.core.issued))
         first = int(messages[-1].headers["Nats-Sequence"]) + 1

@@ -17,6 +17,7 @@ from bridge.deadletters import DeadLetters, Filter, Letter
 from bridge.envelope import Draft
 from bridge.errors import ConfigurationError, JobFailed, OutcomeUnknown, Refusal, TransportError, UsageError
 from bridge.memory import MemoryTransport
+from bridge.rotation.leftover import left
 from bridge.transport import PubAck
 from consumers import Job, Reject, Worker
 from producers import Handle
@@ -153,6 +154,24 @@ async def test_a_job_is_ordered_once_for_each_letter() -> None:
 
 async def _returns(args: Any) -> int:  # noqa: ANN401
     return 1
+
+
+async def test_keys_that_an_order_needs_are_seen_to_be_needed() -> None:
+    fleet = Fleet.make(policy())
+    await died(fleet)
+    async with operating(fleet) as boss, fleet.transport("ops") as inspector:
+        (letter,) = await letters(boss)
+        await boss.replay(letter)
+        ordered, submitted, sealed = (
+            fleet.identities["boss"].sign[-1].kid,
+            fleet.identities["relay"].sign[-1].kid,
+            fleet.identities["bunny"].kem[-1].kid,
+        )
+        found = await left(inspector, fleet.policy, "azure", [ordered, submitted, sealed])
+        assert found[ordered].stream == ORDERS
+        await boss.drop(letter)
+        found = await left(inspector, fleet.policy, "azure", [ordered, submitted, sealed])
+    assert {kid: each.stream for kid, each in found.items()} == dict.fromkeys((ordered, submitted, sealed), ORDERS)
 
 
 async def test_an_order_that_is_stored_again_does_not_run_again() -> None:

@@ -173,7 +173,7 @@ def _check_unneeded(kind: str, folder: Path, policy: Path | None, inspectors: Se
     if not old or (since is not None and now > since + keys_ms(values)):
         return
     missing = set(values.clouds)
-    for inspector in inspectors:
+    for inspector in (*inspectors, *inspectors[:-1]):
         connection = Connection.load(inspector)
         found = asyncio.run(_look(inspector, values, connection, old))
         for each in found.values():
