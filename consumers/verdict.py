@@ -67,7 +67,7 @@ class Reject(Exception):
 
     Args:
         reason: For the producer, sealed to it: the message of its `JobFailed`.
-        type: The type of its `JobFailed`.
+        type: The type of its `JobFailed`: a name, which brokers and operators read as the cause of the dead letter.
     """
 
     def __init__(self, reason: str, *, type: str = "Reject") -> None:
