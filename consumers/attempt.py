@@ -19,7 +19,7 @@ from bridge.envelope import Opener
 from bridge.errors import InvalidArguments, PayloadTooLarge, Refusal
 from bridge.signals import Operation, Signals, about, metrics
 from bridge.transfer import IN_MEMORY
-from bridge.transfer.packing import check_body
+from bridge.transfer.fields import check_body
 from consumers.cancels import Cancels
 from consumers.case import Case
 from consumers.children import Children, HandlerFailed, WorkerProcessDied

@@ -13,7 +13,7 @@ from bridge.errors import ConfigurationError
 from bridge.identity import Connection, QueueSettings
 from bridge.job import CANARY, INLINE_LIMIT, Kind
 from bridge.transfer import Payload
-from bridge.transfer.packing import takes_payloads
+from bridge.transfer.fields import takes_payloads
 from consumers.isolation import Isolation
 from consumers.limits import Limits
 from consumers.stop import Stop

@@ -29,7 +29,7 @@ from bridge.job import Content
 from bridge.payload import Manifest, PartOpener, PartSealer
 from bridge.subjects import JobKey
 from bridge.transfer import IN_MEMORY, Incoming, Payload, Spool, Withdrawals, send, sweep
-from bridge.transfer.packing import check_type, pack, unpack
+from bridge.transfer.fields import check_type, pack, unpack
 from bridge.transfer.value import Once, Spooled
 from bridge.transport import Transport
 from consumers.case import Case

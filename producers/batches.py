@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from bridge.errors import BridgeError, UsageError
 from bridge.job import Content, Kind
-from bridge.transfer.packing import Large
+from bridge.transfer.fields import Large
 from producers.handle import Handle
 from producers.outbox import Outbox, Parcel
 from producers.terms import Terms

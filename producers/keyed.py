@@ -23,8 +23,8 @@ from bridge.errors import KeyConflict, PublishTimeout, Refusal, SubjectTaken, Us
 from bridge.fence import Tag
 from bridge.job import Content, JobToken, Kind
 from bridge.subjects import JobKey
+from bridge.transfer.fields import Large
 from bridge.transfer.outgoing import Told
-from bridge.transfer.packing import Large
 from bridge.transport import Transport
 from producers import generations
 from producers.arrivals import Arrivals

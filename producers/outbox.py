@@ -31,8 +31,8 @@ from bridge.payload import Manifest
 from bridge.signals import NO_SPAN, Operation, Signals, Span, about, metrics
 from bridge.subjects import JobKey
 from bridge.transfer import Withdrawals
+from bridge.transfer.fields import Large, pack, unpack
 from bridge.transfer.outgoing import Told
-from bridge.transfer.packing import Large, pack, unpack
 from bridge.transport import Transport
 from bridge.values import value
 from producers.copies import Copies, Copy, address

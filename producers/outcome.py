@@ -10,7 +10,7 @@ from bridge.job import BYTES, JSON, Content, Failure, Status, decode
 from bridge.segments import ENDED
 from bridge.signals import NO_SPAN, Operation, about
 from bridge.signals.traces import Tracer
-from bridge.transfer.packing import unpack
+from bridge.transfer.fields import unpack
 
 
 def open_result(opener: Opener, tracer: Tracer, result: Authenticated, size: int) -> Opened:

@@ -18,8 +18,8 @@ from bridge.payload import Manifest, PartOpener
 from bridge.subjects import JobKey
 from bridge.transfer import IN_MEMORY, Aside, Incoming, Payload, Spool, Withdrawals, sweep
 from bridge.transfer.aside import tidy
+from bridge.transfer.fields import check_body, check_type, unpack
 from bridge.transfer.outgoing import Told
-from bridge.transfer.packing import check_body, check_type, unpack
 from bridge.transfer.value import Spooled, save
 from bridge.transport import Transport
 from producers.handle import Handle

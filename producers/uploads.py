@@ -12,8 +12,8 @@ from bridge.job import Content, Kind
 from bridge.payload import Manifest, PartSealer
 from bridge.subjects import JobKey
 from bridge.transfer import Withdrawals, send
+from bridge.transfer.fields import Large
 from bridge.transfer.outgoing import Told
-from bridge.transfer.packing import Large
 from bridge.transport import Transport
 
 
