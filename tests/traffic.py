@@ -69,11 +69,11 @@ async def _send(
     loop = asyncio.get_running_loop()
     due = loop.time()
     while True:
-        number = traffic.sent
-        traffic.sent += 1
-        group.create_task(_one(traffic, producer, queue, kind, number, patience))
-        due = max(due + 1 / rate, loop.time() - 1.0)  # after a pause it does not make up for more than a second
-        await asyncio.sleep(max(0.0, due - loop.time()))
+        while due <= loop.time():  # what a pause kept back is made up for: the rate is the whole's
+            group.create_task(_one(traffic, producer, queue, kind, traffic.sent, patience))
+            traffic.sent += 1
+            due += 1 / rate
+        await asyncio.sleep(due - loop.time())
 
 
 async def _one(traffic: Traffic, producer: Producer, queue: str, kind: str, number: int, patience: float) -> None:

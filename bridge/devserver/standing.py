@@ -27,7 +27,7 @@ from bridge.identity import CA_FILE, LEAF_SEED_FILE, Connection, Identity
 from bridge.policy import Policy, Role
 from bridge.render.accounts import CLOSER_NAME, accounts_conf
 from bridge.render.servers import POLICY_TAG
-from bridge.rotation import Leftover, left
+from bridge.rotation import Leftover, ends_of, left
 from bridge.trust import Trust
 
 SETTLE_S: Final = 2.0
@@ -152,7 +152,7 @@ class Standing:
             if not kids - found.keys():
                 break
             async with self.inspecting(cloud) as transport:
-                found |= await left(transport, self.policy, cloud, kids - found.keys())
+                found |= await left(transport, self.policy, cloud, kids - found.keys(), ends_of(transport))
         return found
 
     @contextlib.asynccontextmanager

@@ -4,7 +4,7 @@
 """
 
 from bridge.rotation.beside import ROTATION_FILE, Beside, published
-from bridge.rotation.leftover import Leftover, left
+from bridge.rotation.leftover import Leftover, ends_of, left
 from bridge.rotation.steps import KEM, KINDS, NKEY, SIGN, Step, begin, finish, switch
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "Leftover",
     "Step",
     "begin",
+    "ends_of",
     "finish",
     "left",
     "published",

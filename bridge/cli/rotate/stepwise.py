@@ -19,7 +19,7 @@ from bridge.files import write_file
 from bridge.identity import CONNECTION_FILE, IDENTITY_FILE, TRUST_FILE, Connection, Identity
 from bridge.policy import Policy
 from bridge.render.lifetimes import keys_ms
-from bridge.rotation import KEM, NKEY, SIGN, Beside, Leftover, Step, begin, finish, left, published, switch
+from bridge.rotation import KEM, NKEY, SIGN, Beside, Leftover, Step, begin, ends_of, finish, left, published, switch
 from bridge.trust import Trust
 
 _AFTER_BEGIN: Final = {
@@ -210,4 +210,4 @@ async def _connect(folder: Path, seed: str) -> None:
 
 async def _look(folder: Path, policy: Policy, connection: Connection, old: set[bytes]) -> dict[bytes, Leftover]:
     async with await connect_soon(connection, Identity.load(folder).nkey_seed, folder, "rotate") as transport:
-        return await left(transport, policy, connection.cloud, old)
+        return await left(transport, policy, connection.cloud, old, ends_of(transport))
