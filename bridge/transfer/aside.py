@@ -22,7 +22,8 @@ def tidy(path: Path) -> None:
     """Remove what ended processes left beside a file that is to be written: what they held, the system let go."""
     for left in path.parent.glob(f".{glob.escape(path.name)}.*.aside"):
         with contextlib.suppress(OSError):
-            descriptor = os.open(left, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            # Not blocking: whoever else may write here could leave a pipe that nobody reads.
+            descriptor = os.open(left, os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 left.unlink()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import fcntl
 import os
 import time
@@ -67,3 +68,13 @@ async def test_what_ended_processes_left_beside_the_file_is_removed(tmp_path: Pa
         async with rig.producer() as relay:
             assert (await (await relay.attach(token)).result(to=tmp_path / "film")).read_bytes() == data
         assert sorted(os.listdir(tmp_path)) == sorted([other.name, held.name, young.name, "film"])
+
+
+async def test_a_pipe_with_the_name_of_what_is_left_holds_nobody_up(tmp_path: Path) -> None:
+    rig = fleet()
+    token = await answered(rig, b"short")
+    os.mkfifo(tmp_path / ".film.deadbeef.aside")
+    async with rig.producer() as relay:
+        job = await relay.attach(token)
+        async with asyncio.timeout(30):
+            assert (await job.result(to=tmp_path / "film")).read_bytes() == b"short"
