@@ -76,6 +76,19 @@ def test_a_folder_that_cannot_be_written_is_copied_and_the_copy_is_changed(keyed
     assert made["kem"][0] == before["kem"][0]
 
 
+def test_a_copy_that_is_changed_again_has_what_was_delivered_meanwhile_and_no_older_keys(keyed: Path) -> None:
+    place, copy = keyed / "identities" / "bunny", keyed / "next"
+    rotate(keyed, "sign", "--out", "next")
+    shutil.copy(copy / "rotation.json", place)
+    deliver(keyed)
+    assert rotate(keyed, "sign", "--out", "next")["changed"]
+    assert (copy / "trust.json").read_bytes() == (place / "trust.json").read_bytes()
+    shutil.copytree(copy, place, dirs_exist_ok=True)
+    rotate(keyed, "kem")
+    said = bunny("rotate kem", keyed, "--identity", "identities/bunny", "--out", "next", code=1)
+    assert "older keys" in said.err
+
+
 def test_root_keys_are_replaced_by_a_bundle_that_old_and_new_have_signed(keyed: Path) -> None:
     new = keyed / "new"
     new.mkdir()

@@ -16,10 +16,32 @@ from bridge.cli.who import connect_soon
 from bridge.clock import now_ms
 from bridge.errors import ConfigurationError
 from bridge.files import write_file
-from bridge.identity import CONNECTION_FILE, IDENTITY_FILE, TRUST_FILE, Connection, Identity
+from bridge.identity import (
+    CONNECTION_FILE,
+    IDENTITY_FILE,
+    LEAF_SEED_FILE,
+    NATS_SEED_FILE,
+    TRUST_FILE,
+    Connection,
+    Identity,
+)
 from bridge.policy import Policy
 from bridge.render.lifetimes import keys_ms
-from bridge.rotation import KEM, NKEY, SIGN, Beside, Leftover, Step, begin, ends_of, finish, left, published, switch
+from bridge.rotation import (
+    KEM,
+    NKEY,
+    ROTATION_FILE,
+    SIGN,
+    Beside,
+    Leftover,
+    Step,
+    begin,
+    ends_of,
+    finish,
+    left,
+    published,
+    switch,
+)
 from bridge.trust import Trust
 
 _AFTER_BEGIN: Final = {
@@ -53,6 +75,8 @@ _AFTER_FINISH: Final = {
     KEM: ("put {half} into keys/, sign and deliver: the old public half leaves the bundle",),
     NKEY: ("put {half} into keys/; `bunny render`, accounts.conf to the servers, SIGHUP: they refuse the old NKey",),
 }
+_KEYS: Final = (IDENTITY_FILE, ROTATION_FILE, NATS_SEED_FILE, LEAF_SEED_FILE)
+"""What a step changes of a folder."""
 
 
 def stepwise(
@@ -139,16 +163,28 @@ def _writable(folder: Path, changed: Path | None, out: Out) -> Path:
     if changed is None and os.access(folder, os.W_OK):
         return folder
     place = changed or Path(f"{folder.name}.next")
-    if not place.exists():
+    made = not place.exists()
+    if made:
         private_folder(place)
-        for file in sorted(folder.iterdir()):
-            if file.is_file():
-                shutil.copyfile(file, place / file.name)
-                (place / file.name).chmod(0o600)
         out.say(f"copied   {folder} to {place}")
     elif Identity.load(place).name != Identity.load(folder).name:
         raise ConfigurationError(f"{place}: holds another identity; name another folder with --out")
+    elif _is_older(place, folder):
+        raise ConfigurationError(f"{place}: holds older keys than {folder}; remove it, or name another with --out")
+    for file in sorted(folder.iterdir()):
+        # Of a copy that was changed before all but its keys is as it is now: a bundle may have come since.
+        if file.is_file() and (made or file.name not in _KEYS):
+            shutil.copyfile(file, place / file.name)
+            (place / file.name).chmod(0o600)
     return place
+
+
+def _is_older(place: Path, folder: Path) -> bool:
+    """Whether a copy is of before what the folder has been through since."""
+    copy, identity, beside = Identity.load(place), Identity.load(folder), Beside.load(folder)
+    epochs = [max((key.epoch for key in each.kem), default=0) for each in (copy, identity)]
+    former = {key.kid for key, _ in beside.former_sign}
+    return epochs[0] < epochs[1] or copy.nkey == beside.former_nkey or any(key.kid in former for key in copy.sign)
 
 
 def _check_unneeded(kind: str, folder: Path, policy: Path | None, inspectors: Sequence[Path]) -> None:
