@@ -7,7 +7,7 @@ is verified, as the worker will verify it once more.
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
@@ -267,7 +267,7 @@ def _letter(queue: str, sequence: int, message: Message) -> Letter | None:
         queue,
         sequence,
         key,
-        stored=_time(headers.get("Nats-Time-Stamp", "")),
+        stored=stored_ms(headers),
         kind=headers.get("Bunny-Kind", ""),
         cause=headers.get("Bunny-Cause", ""),
         attempt=headers.get("Bunny-Attempt", ""),
@@ -278,8 +278,9 @@ def _letter(queue: str, sequence: int, message: Message) -> Letter | None:
     )
 
 
-def _time(text: str) -> int:
-    """RFC 3339 with up to nine decimals, of which Python takes six."""
+def stored_ms(headers: Mapping[str, str]) -> int:
+    """When a server that was asked for a message stored it, in milliseconds UTC; 0 where it does not say."""
+    text = headers.get("Nats-Time-Stamp", "")  # RFC 3339 with up to nine decimals, of which Python takes six
     try:
         return round(datetime.fromisoformat(re.sub(r"(\.\d{6})\d+", r"\1", text)).timestamp() * 1000)
     except (ValueError, OverflowError):

@@ -36,19 +36,19 @@ ENDED: Final = "application/vnd.bunny-bridge.records+json"
 HINT: Final = b"RH1\0"
 """Told where events of the job are, when a segment was stored: look now. Nothing in it is believed."""
 
-_SEGMENTS: Final = "segments"
+SEGMENTS: Final = "segments"
 """Where a payload's parts have the name of their transfer: all segments of a queue can be asked for by it."""
 _NOTHING: Final = bytes(32)
 
 
 def subject(key: JobKey, run: int, number: int) -> str:
     """``parts.<queue>.<producer>.<session>.<n>.segments.<generation>-<run>-<number>``: where a segment is stored."""
-    return f"{subjects.part(key, _SEGMENTS, key.generation)}-{run}-{number}"
+    return f"{subjects.part(key, SEGMENTS, key.generation)}-{run}-{number}"
 
 
 def any_segment(queue: str) -> str:
     """The segments of a queue's jobs, among the parts of payloads."""
-    return f"parts.{queue}.*.*.*.{_SEGMENTS}.*"
+    return f"parts.{queue}.*.*.*.{SEGMENTS}.*"
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,6 +28,7 @@ MODULES: Final = {
     "job": "job",
     "inbox": "inbox",
     "queue": "queue",
+    "payload": "payload",
     "schedule": "schedule",
     "dead": "dead",
     "top": "top",

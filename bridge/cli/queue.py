@@ -57,9 +57,9 @@ def ls(identity: Inspectors = None, folder: BridgeFolder = None, as_json: AsJson
         ("queue", "from", "to", *(title.removeprefix("come ") for _, title in columns)),
         [(s.name, s.settings.home, s.settings.work, *(_told(s.count(field)) for field, _ in columns)) for s in states],
     )
-    _tell_missing(out, clouds)
+    tell_missing(out, clouds)
     out.result({"queues": [s.as_json() for s in states], "unknown": clouds.missing})
-    _check(clouds)
+    check(clouds)
 
 
 def show(
@@ -75,10 +75,10 @@ def show(
         raise ConfigurationError(f"no queue {queue!r}; {nearest(queue, states)}")
     state = states[queue]
     _show(out, state)
-    _tell_missing(out, clouds)
+    tell_missing(out, clouds)
     inboxes = {who: inbox._asdict() if inbox is not None else None for who, inbox in state.inboxes().items()}
     out.result({**state.as_json(), "streams": state.streams(), "inboxes": inboxes, "unknown": clouds.missing})
-    _check(clouds)
+    check(clouds)
 
 
 def _show(out: Out, state: QueueState) -> None:
@@ -119,12 +119,13 @@ def _told(number: int | None) -> str:
     return UNKNOWN if number is None else f"{number:,}"
 
 
-def _tell_missing(out: Out, clouds: Clouds) -> None:
+def tell_missing(out: Out, clouds: Clouds) -> None:
+    """Say which clouds are not known, and why."""
     for cloud, reason in clouds.missing.items():
         out.say(f"{cloud}: {reason}", style="yellow")
 
 
-def _check(clouds: Clouds) -> None:
+def check(clouds: Clouds) -> None:
     """A cloud that has an inspector here and does not answer was not shown as asked."""
     for cloud in clouds.failed:
         raise NotAsAsked(TransportError(f"{cloud} cannot be asked: {clouds.missing[cloud]}"))

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from bridge import subjects
 from bridge.agent.look import Unread, of_inbox
@@ -17,6 +17,7 @@ from bridge.cli.who import connect_soon
 from bridge.errors import ConfigurationError, TransportError
 from bridge.identity import ENVIRONMENT, Connection, Identity, QueueSettings
 from bridge.jetstream import JetStreamTransport
+from bridge.job import INLINE_LIMIT
 from bridge.member import folder_from_env
 from bridge.policy import Role
 
@@ -135,6 +136,10 @@ class Clouds:
         return [QueueState(name, self.settings[name], self.answers) for name in sorted(self.settings)]
 
 
+Visit: TypeAlias = Callable[[Clouds, JetStreamTransport, Connection], Awaitable[None]]
+"""What an inspector asks its cloud."""
+
+
 def inspectors(given: Sequence[Path] | None, bridge: Path | None) -> list[Path]:
     """The inspectors' folders: those named, the environment's, or all of the bridge that runs here.
 
@@ -154,8 +159,8 @@ def inspectors(given: Sequence[Path] | None, bridge: Path | None) -> list[Path]:
     return found
 
 
-async def ask(folders: Iterable[Path]) -> Clouds:
-    """Ask each inspector's cloud about every queue.
+async def ask(folders: Iterable[Path], visit: Visit | None = None) -> Clouds:
+    """Ask each inspector's cloud about every queue, or what ``visit`` asks.
 
     Raises:
         ConfigurationError: A folder is no inspector's.
@@ -171,15 +176,15 @@ async def ask(folders: Iterable[Path]) -> Clouds:
             if settings.home == connection.cloud or name not in clouds.settings:  # who is at home knows of inboxes
                 clouds.settings[name] = settings
         clouds.asked.add(connection.cloud)
-    await asyncio.gather(*(_ask_cloud(clouds, folder, connection) for folder, connection in connections))
+    await asyncio.gather(*(_ask_cloud(clouds, folder, connection, visit or look) for folder, connection in connections))
     return clouds
 
 
-async def _ask_cloud(clouds: Clouds, folder: Path, connection: Connection) -> None:
+async def _ask_cloud(clouds: Clouds, folder: Path, connection: Connection, visit: Visit) -> None:
     try:
         transport = await connect_soon(connection, Identity.load(folder).nkey_seed, folder, "bunny", timeout=TIMEOUT_S)
         async with transport:
-            await look(clouds, transport, connection)
+            await visit(clouds, transport, connection)
     except TransportError as error:
         clouds.problems[connection.cloud] = f"unknown: {error}"
 
@@ -207,15 +212,22 @@ async def _info(transport: JetStreamTransport, call: str, *tokens: str) -> Info:
     return answer
 
 
+def has_parts(settings: QueueSettings) -> bool:
+    """Whether payloads of a queue travel in parts, which have a stream in each cloud."""
+    return settings.max_payload > INLINE_LIMIT
+
+
 def stream_names(queue: str, settings: QueueSettings) -> list[tuple[str, str]]:
     """Cloud and name of each stream of a queue."""
     results = subjects.results_stream(queue)
     in_work = (results, subjects.starts_stream(queue), subjects.dead_stream(queue), subjects.refused_stream(queue))
+    parts = [subjects.parts_stream(queue)] if has_parts(settings) else []
     return [
         (settings.home, subjects.jobs_stream(queue)),
         (settings.home, subjects.delayed_stream(queue)),
         (settings.home, results),
-        *((settings.work, name) for name in in_work),
+        *((settings.home, name) for name in parts),
+        *((settings.work, name) for name in (*in_work, *parts)),
     ]
 
 

@@ -30,7 +30,7 @@ COMMANDS = (
     *("init", "up", "keys new", "trust init", "trust sign", "trust show", "pki", "render", "provision"),
     *("demo", "submit", "job show", "job wait", "inbox", "queue ls", "queue show", "dead ls", "dead show", "open"),
     *("work", "schedule ls", "explain", "rotate sign", "rotate kem", "rotate nkey", "revoke"),
-    *("rotate certs", "rotate ca", "rotate roots"),
+    *("rotate certs", "rotate ca", "rotate roots", "payload ls", "payload show"),
 )
 
 

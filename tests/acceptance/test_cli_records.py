@@ -73,6 +73,8 @@ def test_lines_as_they_come(tmp_path: Path) -> None:
             told = [json.loads(line) for line in bunny(f"job wait --json {token}", tmp_path).out.splitlines()]
             assert [each["record"] for each in told[:-1]] == ROWS
             assert told[-1] == {"token": token, "status": "succeeded", "records": 4}
+            (stored,) = bunny(f"payload show --json {token}", tmp_path).json["transfers"]
+            assert (stored["of"], stored["cloud"], stored["bytes_at_most"]) == ("records", "azure", None)
             assert "4 records in rows" in bunny(f"job wait --out rows {token}", tmp_path).out
             assert [json.loads(line) for line in (tmp_path / "rows").read_text().splitlines()] == ROWS
             waited = bunny(f"submit --wait thumbs resize {rows} {as_alpha}", tmp_path)
