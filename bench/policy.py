@@ -20,12 +20,12 @@ identities:
   prov-azure: {{cloud: azure, role: provisioner}}
   link:       {{cloud: azure, role: link}}
 queues:
-  bench: {{producers: [producer], workers: pool, kinds: [echo, model]}}
+  bench: {{producers: [producer], workers: pool, kinds: [echo, model]{room}}}
 """
 
 
-def bench_policy(folder: Path, durability: str = "process") -> Policy:
-    """Write it, and read it as ``bunny`` does."""
+def bench_policy(folder: Path, durability: str = "process", room: str = "") -> Policy:
+    """Write it, and read it as ``bunny`` does; ``room`` is more of the queue, as ", max_pending: 7"."""
     path = folder / "bridge.yaml"
-    path.write_text(POLICY.format(durability=durability))
+    path.write_text(POLICY.format(durability=durability, room=room))
     return load_policy(path)

@@ -19,13 +19,12 @@ from datetime import timedelta
 from pathlib import Path
 
 from bench import plain
-from bench.__main__ import POLICY
+from bench.policy import bench_policy
 from bridge import subjects
 from bridge.devserver import Bridge, running
 from bridge.identity import CA_FILE, Connection, Identity
 from bridge.jetstream import JetStreamTransport, connect
 from bridge.observe import configure
-from bridge.policy import Policy, load_policy
 from bridge.subjects import JobKey
 from bridge.transport import Message
 from producers import Producer
@@ -35,6 +34,8 @@ AHEAD = timedelta(hours=12)
 CHUNK = 2_000
 """Messages on their way at once: a stream takes 10,000, and refuses more."""
 IDLE_S = 10
+ROOM = ", max_pending: 10000000, max_bytes: 32GiB"
+"""As many jobs as a queue may have."""
 QUEUE, POOL = "bench", "pool"
 
 
@@ -130,20 +131,12 @@ async def timed(step: Awaitable[object]) -> float:
     return time.perf_counter() - began
 
 
-def policy_in(folder: Path) -> Policy:
-    """The policy of the benchmarks, with room for as many jobs as a queue may have."""
-    path = folder / "bridge.yaml"
-    queue = "kinds: [echo], max_pending: 10000000, max_bytes: 32GiB}"
-    path.write_text(POLICY.format(durability="process").replace("kinds: [echo]}", queue))
-    return load_policy(path)
-
-
 async def measure(options: argparse.Namespace) -> list[dict[str, object]]:
     """A row for each number of waiting jobs, each on a bridge of its own."""
     rows = []
     for jobs in options.jobs:
         with tempfile.TemporaryDirectory() as place:
-            async with running(policy_in(Path(place)), Path(place, "bridge")) as bridge:
+            async with running(bench_policy(Path(place), room=ROOM), Path(place, "bridge")) as bridge:
                 rows.append(await row(bridge, jobs, options.size))
     return rows
 
