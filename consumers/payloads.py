@@ -33,6 +33,7 @@ from bridge.transfer.fields import check_type, pack, unpack
 from bridge.transfer.value import Once, Spooled
 from bridge.transport import Transport
 from consumers.case import Case
+from consumers.failures import words
 from consumers.handlers import Handler
 from consumers.verdict import Done, Reject, Sent, Snooze
 
@@ -135,8 +136,12 @@ class Payloads:
         _check_read(case)
         try:
             packed = await pack(value)
-        except UsageError as error:
+        except InvalidArguments as error:
             raise Hindered(Reject(str(error), type="InvalidResult"), "InvalidResult") from None
+        except UsageError as error:  # names a file of this machine
+            _log.warning("result_unreadable", queue=case.queue, job=case.core.job, reason=str(error))
+            told = words(error, case.settings.errors)
+            raise Hindered(Reject(told, type="InvalidResult"), "InvalidResult") from None
         if isinstance(packed, Content):
             return Done(packed)
         limit = case.settings.max_payload

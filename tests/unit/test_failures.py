@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -64,6 +65,19 @@ async def test_an_exception_in_a_process(errors: Errors) -> None:
     told = await failure(worker, errors)
     assert told.type == "LookupError"
     assert ("canary" in told.message, "isolated.py" in told.message) == (errors != "type", errors == "traceback")
+
+
+@EVERY
+async def test_a_file_that_is_returned_and_is_not_there(errors: Errors, tmp_path: Path) -> None:
+    worker = Worker()
+
+    @worker.handler("thumbs", "resize")
+    async def resize(_: str) -> Path:
+        return tmp_path / WORDS
+
+    told = await failure(worker, errors)
+    assert told.type == "InvalidResult"
+    assert (WORDS in told.message, told.message == "") == (errors != "type", errors == "type")
 
 
 @EVERY
