@@ -110,8 +110,9 @@ def _make(at: Standing) -> None:
 def _take_over(at: Standing) -> None:
     """Put the new root keys where the old ones were, and delete those."""
     former = at.folder.path / "roots.old"
-    shutil.rmtree(former, ignore_errors=True)
-    at.folder.roots.rename(former)
+    if at.folder.roots.exists():  # else it was cut off between the two, and is done again
+        shutil.rmtree(former, ignore_errors=True)
+        at.folder.roots.rename(former)
     (at.folder.path / NEXT).rename(at.folder.roots)
     shutil.rmtree(former)
 

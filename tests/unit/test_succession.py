@@ -7,7 +7,11 @@ from pathlib import Path
 import pytest
 
 from bridge import pki
+from bridge.crypto import SigningKey
+from bridge.devserver import Folder, turnover
+from bridge.devserver.standing import Standing
 from bridge.errors import ConfigurationError
+from bridge.roots import load_roots, save_root
 from tests.support import write_policy
 
 
@@ -41,3 +45,15 @@ def test_an_authority_takes_the_place_of_another_and_at_no_step_is_what_is_shown
     assert sound()
     pki.renew(policy, folder, "aws")
     assert sound(), "the new issuer's key is where renewals look for it"
+
+
+def test_new_root_keys_that_were_about_to_take_their_place_when_that_was_cut_off_take_it_the_next_time(
+    tmp_path: Path,
+) -> None:
+    at = Standing(write_policy(tmp_path), Folder.at(tmp_path / "here"), {})
+    old, new = SigningKey.generate(), SigningKey.generate()
+    save_root(old, at.folder.path / "roots.old")  # and none where they are looked for
+    save_root(new, at.folder.path / turnover.NEXT)
+    turnover._take_over(at)
+    assert [key.kid for key in load_roots(at.folder.roots)] == [new.kid]
+    assert sorted(path.name for path in at.folder.path.iterdir()) == ["roots"]
