@@ -26,7 +26,7 @@ demo: $(STAMP) ## both clouds on this machine, real jobs, the evidence; ARGS='PA
 	@$(BIN)/bunny demo $(ARGS)
 
 test: lint ## everything that must hold: lint, then all tests, one at a time per processor; ARGS='-k envelope' narrows the tests
-	$(BIN)/pytest --numprocesses=logical --dist=loadgroup --no-loadscope-reorder --durations=10 $(ARGS)
+	$(BIN)/pytest --numprocesses=logical --dist=loadfile --no-loadscope-reorder --durations=10 $(ARGS)
 
 lint: $(STAMP) ## ruff (rules and format), mypy strict, the layers of the architecture
 	$(BIN)/ruff check .

@@ -14,6 +14,8 @@ from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
+from xdist.remote import Producer
+from xdist.scheduler import LoadFileScheduling
 
 settings.register_profile("bridge", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("bridge")  # a busy machine is no finding
@@ -54,11 +56,15 @@ def pytest_make_collect_report(
     return report
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep the tests of a file in one process: they share what it starts. Those of containers share an engine."""
-    for item in items:
-        file = item.nodeid.partition("::")[0]
-        item.add_marker(pytest.mark.xdist_group("containers" if file.startswith("tests/containers") else file))
+class Files(LoadFileScheduling):  # type: ignore[misc]  # it is of no type that is known
+    """Has the tests of a file run in one process: they share what it starts. Those of containers share an engine."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return "tests/containers" if nodeid.startswith("tests/containers/") else str(super()._split_scope(nodeid))
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Files:
+    return Files(config, log)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
