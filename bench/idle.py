@@ -1,4 +1,4 @@
-"""What workers cost that have nothing to do: ``python -m bench.idle``."""
+"""What workers cost that have nothing to do, in percent of one core: ``python -m bench.idle``."""
 
 from __future__ import annotations
 

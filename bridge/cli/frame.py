@@ -25,7 +25,8 @@ INTERRUPTED: Final = 130
 
 _EXIT_CODES: Final = """\
 Exit codes: 0 done; 1 not done: a file, the policy or an argument is in the way; 2 not a command line of bunny; \
-3 no server, no link or no permission; 4 not trusted; 5 the job failed or is late; 130 interrupted."""
+3 no server, no link or no permission; 4 not trusted; 5 the job failed or is late; \
+6 the identity is revoked or refused; 130 interrupted."""
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object, for machines.")]
 """The option of every command."""

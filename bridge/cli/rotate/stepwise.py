@@ -14,7 +14,7 @@ from bridge.cli.out import Out, when
 from bridge.cli.where import find_policy, private_folder, read_policy
 from bridge.cli.who import connect_soon
 from bridge.clock import now_ms
-from bridge.errors import ConfigurationError
+from bridge.errors import ConfigurationError, IdentityRevoked
 from bridge.files import write_file
 from bridge.identity import (
     CONNECTION_FILE,
@@ -94,8 +94,8 @@ def stepwise(
     """Do the next step of a rotation, or its end.
 
     Raises:
-        ConfigurationError: The folder is no identity's, or the old key is still needed.
-        TrustError: The new key is not in the bundle that was delivered here.
+        ConfigurationError: The folder is no identity's, the old key is still needed, or the new one is not in the
+            bundle that was delivered here.
     """
     name = Identity.load(folder).name
     begun = _begun(folder, kind)
@@ -114,7 +114,7 @@ def stepwise(
     if retire:
         step, after = finish(place, kind), _AFTER_FINISH[kind]
     elif begun and kind != KEM:
-        trust = Trust.load(folder, now_ms()) if kind == SIGN else None
+        trust = _that_knows(folder, name) if kind == SIGN else None
         if kind == NKEY:
             _check_accepted(folder)
         step, after = switch(place, kind, trust), _AFTER_SWITCH[kind]
@@ -185,6 +185,22 @@ def _is_older(place: Path, folder: Path) -> bool:
     epochs = [max((key.epoch for key in each.kem), default=0) for each in (copy, identity)]
     former = {key.kid for key, _ in beside.former_sign}
     return epochs[0] < epochs[1] or copy.nkey == beside.former_nkey or any(key.kid in former for key in copy.sign)
+
+
+def _that_knows(folder: Path, name: str) -> Trust:
+    """The bundle of a folder, if it has the key that is to be signed with from now on.
+
+    Raises:
+        ConfigurationError: It has not, or not yet.
+    """
+    trust, beside = Trust.load(folder, now_ms()), Beside.load(folder)
+    try:
+        trust.check_mine(name, (beside.sign or Identity.load(folder).sign[-1]).kid, now_ms())
+    except IdentityRevoked:
+        raise ConfigurationError(
+            f"{folder / TRUST_FILE}: has not the new signing key of {name}; sign and deliver one that has it first"
+        ) from None
+    return trust
 
 
 def _check_unneeded(kind: str, folder: Path, policy: Path | None, inspectors: Sequence[Path]) -> None:
