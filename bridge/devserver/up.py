@@ -88,8 +88,14 @@ class Bridge:
         Of a cluster, servers that were stopped are not waited for.
 
         Raises:
+            ConfigurationError: The link is revoked: nothing will flow.
             TransportError: Not in time.
         """
+        if not any(entry.role is Role.LINK for entry in self.policy.accepted.values()):
+            raise ConfigurationError(
+                "the link is revoked, so nothing crosses it; move its identity folder away, so that it "
+                "gets new keys, and take its name out of `revoked` in bridge.yaml"
+            )
         await monitor.until(self._linked, timeout, f"the link from {self.policy.leaf.name} to {self.policy.hub.name}")
         await monitor.until(self._copying, timeout, "results flowing home")
 

@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 
 from bridge.bundle import build_payload
-from bridge.errors import PolicyError
+from bridge.devserver import Bridge
+from bridge.devserver.folder import Folder
+from bridge.errors import ConfigurationError, PolicyError
 from bridge.identity import Identity
 from bridge.policy import Policy, Role
 from bridge.render import render
@@ -53,3 +55,9 @@ def test_the_digest_is_another_and_what_is_not_revoked_has_the_one_of_before(tmp
 def test_who_is_no_identity_cannot_be_revoked(tmp_path: Path) -> None:
     with pytest.raises(PolicyError, match="'buny' is revoked and no identity of this policy; did you mean 'bunny'"):
         revoking(tmp_path, "buny")
+
+
+async def test_a_link_that_is_revoked_is_not_waited_for(tmp_path: Path) -> None:
+    bridge = Bridge(revoking(tmp_path, "link-azure"), Folder.at(tmp_path), {}, {}, ())
+    with pytest.raises(ConfigurationError, match="the link is revoked, so nothing crosses it"):
+        await bridge.until_flowing()
