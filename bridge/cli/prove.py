@@ -154,7 +154,7 @@ def _tell(out: Out, policy: Policy, place: Places, found: Sequence[Trial], secon
         f"it does not; {differing:,} found otherwise"
     )
     if report is not None:
-        out.say(f"wrote {report}: {sum(not trial.not_run for trial in found)} lines, each signed")
+        out.say(f"wrote {report}; signed lines: {sum(not trial.not_run for trial in found)}")
     out.result(
         {
             "policy": policy.digest,
