@@ -50,6 +50,12 @@ class BridgeError(Exception):
     """What a process that ends with it exits with."""
 
 
+def told(error: BridgeError) -> str:
+    """What a process that ends with it prints: a file that someone else wrote must not drive the terminal."""
+    lines = str(error).splitlines() or [type(error).__name__]
+    return "\n".join("bunny: " + "".join(char if char.isprintable() else "?" for char in line) for line in lines)
+
+
 # --- you -------------------------------------------------------------------------------------------
 
 

@@ -39,6 +39,7 @@ FLOOR_FILE: Final = "trust.floor"
 """Beside the bundle: the highest version accepted so far, where the folder can be written."""
 SKEW_MS: Final = 300_000
 """How far ahead of ours another clock may be."""
+_REMEDY: Final = "see `bunny trust show`, and ask the bridge's owners for a bundle that does"
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,7 +221,7 @@ class Trust:
         try:
             return self.peers[name]
         except KeyError:
-            raise NotAuthorised("the trust bundle does not know the principal that is named") from None
+            raise NotAuthorised(f"trust.json: version {self.version} does not know {name}; {_REMEDY}") from None
 
     def authorise(
         self, type_: str, queue: str, kind: str, sender: str, recipient: str, producer: str | None = None
@@ -253,7 +254,10 @@ class Trust:
             case _:
                 allowed = False
         if not allowed:
-            raise NotAuthorised(f"the trust bundle does not let its sender send this {type_} on queue {queue}")
+            raise NotAuthorised(
+                f"trust.json: version {self.version} does not let {sender} send {recipient} this {type_} of kind {kind}"
+                f" on queue {queue}; {_REMEDY}"
+            )
 
 
 def least_version(folder: Path) -> int:

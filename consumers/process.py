@@ -13,7 +13,7 @@ from typing import Final, Protocol
 
 import structlog
 
-from bridge.errors import BridgeError, ConfigurationError
+from bridge.errors import BridgeError, ConfigurationError, told
 
 THREAD_NAME: Final = "handler"
 """What the names of the threads begin with that plain handlers run in."""
@@ -50,9 +50,7 @@ def main(worker: Runnable) -> None:
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             code = runner.run(_run(worker))
     except BridgeError as error:
-        # A file that someone else wrote, or its name, must not drive the terminal.
-        line = "".join(char if char.isprintable() else "?" for char in str(error))
-        print(f"bunny: {line}", file=sys.stderr)  # noqa: T201  # one line, for whoever started the process
+        print(told(error), file=sys.stderr)  # noqa: T201  # for whoever started the process
         code = error.exit_code
     threads = [thread for thread in threading.enumerate() if thread.name.startswith(THREAD_NAME)]
     for thread in threads:

@@ -1,7 +1,5 @@
 # examples/submit.py, in one cloud
-import asyncio
-
-from producers import Producer
+from producers import Producer, run
 
 
 async def main() -> None:
@@ -10,4 +8,4 @@ async def main() -> None:
         print(await job.result())
 
 
-asyncio.run(main())
+run(main())

@@ -32,6 +32,7 @@ from producers.client import Producer
 from producers.events import Progress
 from producers.handle import Handle
 from producers.inbox import Inbox, Result
+from producers.process import run
 from producers.records import Records
 
 __all__ = [
@@ -54,4 +55,5 @@ __all__ = [
     "Result",
     "Status",
     "StreamRestarted",
+    "run",
 ]

@@ -54,6 +54,17 @@ def environment_with(**more: str) -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", **more}
 
 
+def submitted(folder: Path, identity: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "examples/submit.py"],
+        cwd=folder,
+        env=environment_with(BUNNY_IDENTITY=f".bunny/identities/{identity}"),
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+    )
+
+
 def test_the_example_works_as_it_is_typed(tmp_path: Path) -> None:
     shutil.copytree(ROOT / "examples", tmp_path / "examples")
     subprocess.run([*BUNNY, "init"], cwd=tmp_path, env=environment_with(), check=True, timeout=PATIENCE_S)
@@ -63,15 +74,18 @@ def test_the_example_works_as_it_is_typed(tmp_path: Path) -> None:
             tmp_path, "work", "examples.work:worker", until="worker_started", BUNNY_IDENTITY=".bunny/identities/bunny"
         ),
     ):
-        done = subprocess.run(
-            [sys.executable, "examples/submit.py"],
-            cwd=tmp_path,
-            env=environment_with(BUNNY_IDENTITY=".bunny/identities/relay-api"),
-            capture_output=True,
-            text=True,
-            timeout=PATIENCE_S,
-        )
+        done = submitted(tmp_path, "relay-api")
+        mistaken = submitted(tmp_path, "bunny")
     assert done.returncode == 0, done.stderr
+    assert (mistaken.returncode, len(mistaken.stderr.splitlines())) == (1, 1), mistaken.stderr
     printed = done.stdout.splitlines()[-1]
     assert printed == "{'pixels': 64000, 'attempt': 1}"
     assert printed in (ROOT / "README.md").read_text()
+
+
+def test_a_mistake_with_the_example_is_one_line(tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "examples", tmp_path / "examples")
+    done = submitted(tmp_path, "relay-api")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert len(done.stderr.splitlines()) == 1
+    assert done.stderr.startswith("bunny: BUNNY_IDENTITY: .bunny/identities/relay-api is not a folder; ")

@@ -53,8 +53,9 @@ def test_a_bundle_says_who_may_send_what_to_whom() -> None:
         ("job", "lookup", "resize", "relay", "bunny"),
         ("job", "thumbs", "resize", "stranger", "bunny"),
     ):
-        with pytest.raises(NotAuthorised):
+        with pytest.raises(NotAuthorised) as refused:
             trust.authorise(*wrong)
+        assert all(word in str(refused.value) for word in (*wrong, "trust.json: version 1 ", "`bunny trust show`"))
 
 
 def test_an_agent_is_granted_canaries_alone() -> None:
@@ -74,7 +75,9 @@ def test_an_agent_is_granted_canaries_alone() -> None:
 def test_the_link_is_no_principal() -> None:
     trust = verify(sign_payload(PAYLOAD, WORLD.roots[:1]))
     assert "azure-link" not in trust.peers
-    with pytest.raises(NotAuthorised):
+    with pytest.raises(
+        NotAuthorised, match=r"^trust\.json: version 1 does not know azure-link; see `bunny trust show`"
+    ):
         trust.peer("azure-link")
 
 
