@@ -90,7 +90,8 @@ class Arrivals:
         # Ordered by when each was last looked up. Weak: who drops a handle no longer asks for its result.
         self._open: WeakValueDictionary[JobKey, Handle[Any]] = WeakValueDictionary()
         self._listening: set[tuple[str, str]] = set()
-        self._lock = asyncio.Lock()
+        self._asking: dict[tuple[str, str], asyncio.Event] = {}
+        """What is about to be heard, and what tells that it is known whether it is."""
         self._missed = asyncio.Event()
         transport.on_reconnect(self._missed.set)
         self._settled = asyncio.Event()
@@ -151,16 +152,22 @@ class Arrivals:
 
         Those of keyed jobs, each of which is a session of its own, are heard together.
         """
-        if (queue, session) in self._listening:
-            return
-        async with self._lock:
-            if (queue, session) not in self._listening:
+        what = queue, session
+        while what not in self._listening:
+            # Not a lock: that lets one of those who wait go on in each turn of the loop, and a thousand take as many.
+            if (asking := self._asking.get(what)) is not None:
+                await asking.wait()
+                continue
+            self._asking[what] = asyncio.Event()
+            try:
                 me = self._connection.identity
                 keyed = subjects.done_of_keyed(queue, me)
                 subject = keyed if session == KEYED else subjects.done_of_session(queue, me, session)
                 await self._transport.subscribe(subject, self._arrived)
                 await self._transport.flush()
-                self._listening.add((queue, session))
+                self._listening.add(what)
+            finally:
+                self._asking.pop(what).set()
 
     async def ask(self, handle: Handle[Any]) -> None:
         """Look a job's result up in the local copy of the stream, and settle the handle if it stands."""

@@ -159,6 +159,48 @@ async def test_open_handles_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None
             await relay.submit("thumbs", "resize", 5, timeout=5)  # one is settled
 
 
+async def test_all_who_wait_to_hear_results_go_on_in_one_turn() -> None:
+    subscribed, known, stored = 0, asyncio.Event(), 0
+
+    class Slow(MemoryTransport):
+        async def subscribe(self, subject: str, callback: Callable[[Message], Awaitable[None]]) -> Unsubscribe:
+            nonlocal subscribed
+            subscribed += 1
+            await known.wait()
+            if subscribed == 1:
+                raise TransportError("no answer in time")
+            return await super().subscribe(subject, callback)
+
+        async def publish(
+            self,
+            stream: str,
+            subject: str,
+            data: bytes,
+            headers: Mapping[str, str] | None = None,
+            *,
+            expected: int | None = None,
+            timeout: float = 10.0,
+        ) -> PubAck:
+            nonlocal stored
+            stored += 1
+            return await super().publish(stream, subject, data, headers, expected=expected, timeout=timeout)
+
+    fleet = Fleet.make(policy())
+    async with fleet.producer(transport=Slow(fleet.bridge, fleet.bridge.cloud("aws"))) as relay:
+        jobs = [asyncio.create_task(relay.submit("thumbs", "resize", n)) for n in range(100)]
+        await asyncio.sleep(0)
+        assert subscribed == 1
+        known.set()
+        turns = 0
+        while stored < len(jobs) - 1:
+            await asyncio.sleep(0)
+            turns += 1
+            assert turns < len(jobs) / 2
+        outcomes = await asyncio.gather(*jobs, return_exceptions=True)
+    assert subscribed == 2  # whoever was next asked in the stead of the first
+    assert [type(each) for each in outcomes] == [TransportError] + [Handle] * (len(jobs) - 1)
+
+
 # --- storing ---------------------------------------------------------------------------------------
 
 
