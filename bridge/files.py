@@ -13,6 +13,8 @@ from bridge.errors import ConfigurationError
 
 MAX_FILE_BYTES: Final = 1 << 20
 """No file of an identity folder is larger."""
+_TOLD: Final = 32
+"""Characters of a file's name that its draft's begins with, which has to stay below the 255 bytes of a file system."""
 
 
 def check_private(path: Path) -> None:
@@ -33,7 +35,7 @@ def write_file(path: Path, text: str | bytes, *, private: bool = False) -> None:
     """Write a whole file or nothing: aside, fsync, then rename. A private one is 0600 from its first byte."""
     data = text.encode() if isinstance(text, str) else text
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:_TOLD]}.")
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(data)

@@ -215,7 +215,7 @@ class Handle(Generic[R]):
             InvalidArguments: The result does not fit ``type``.
             BadPart, PartMissing: A part of it is not the one that was signed, or is not there.
             PayloadTooLarge: It is longer than what is read into memory, or than the queue's ``max_payload``.
-            UsageError: ``to`` is a directory, or in none.
+            UsageError: ``to`` is a directory, or in none, or no name for a file.
             SpoolFull: There is no room for it on this machine's disk.
             TransportError: No part of it came for 2 min.
         """

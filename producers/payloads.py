@@ -17,7 +17,7 @@ from bridge.job import Status
 from bridge.payload import Manifest, PartOpener
 from bridge.subjects import JobKey
 from bridge.transfer import IN_MEMORY, Aside, Incoming, Payload, Spool, Withdrawals, sweep
-from bridge.transfer.aside import tidy
+from bridge.transfer.aside import beside, tidy
 from bridge.transfer.fields import check_body, check_type, unpack
 from bridge.transfer.outgoing import Told
 from bridge.transfer.value import Spooled, save
@@ -94,7 +94,7 @@ class Payloads:
         if to is not None:
             # Beside the file: what is verified waits there, sealed, for another process should this one die.
             with (
-                Spool(manifest, to.parent, f".{to.name}.") as spool,
+                Spool(manifest, to.parent, beside(to)) as spool,
                 Aside(to, manifest.transfer.hex() if spool.named else None) as aside,
             ):
 
@@ -132,7 +132,7 @@ class Payloads:
 def _tidy(to: Path) -> None:
     """Remove what processes that died left beside a file, but for what one may go on with."""
     tidy(to)
-    sweep(to.parent, f".{to.name}.")
+    sweep(to.parent, beside(to))
 
 
 def _in_fields(key: JobKey) -> InvalidArguments:

@@ -13,6 +13,7 @@ from bridge.cli.out import Out, printable
 from bridge.cli.results import Arrived, arrived, parsed, print_result
 from bridge.errors import ConfigurationError, UsageError
 from bridge.job import Content
+from bridge.transfer.aside import target
 from bridge.transfer.value import save
 from producers import Handle
 
@@ -41,7 +42,7 @@ async def followed(
         timeout: Seconds to wait: for each record, or for the result.
         then: Called before anything of it is shown.
     """
-    count = 0
+    count, file = 0, None if file is None else target(file)
 
     async def lines() -> AsyncIterator[bytes]:
         nonlocal count

@@ -12,15 +12,24 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
+from bridge.crypto import sha256
 from bridge.errors import UsageError
 
 BEHIND: Final = 8 * 1024 * 1024
 """After so many bytes the system begins to write them to the disk: the end need not wait for all of them."""
+_TOLD: Final = 128
+"""Bytes of a name that what lies beside it is told by: with what is added it stays below the 255 of file systems."""
+
+
+def beside(path: Path) -> str:
+    """How the names begin of what lies, hidden, beside a file: a long name is told by its digest."""
+    name = os.fsencode(path.name)
+    return f".{path.name if len(name) <= _TOLD else sha256(name).hex()}."
 
 
 def tidy(path: Path) -> None:
     """Remove what ended processes left beside a file that is to be written: what they held, the system let go."""
-    for left in path.parent.glob(f".{glob.escape(path.name)}.*.aside"):
+    for left in path.parent.glob(f"{glob.escape(beside(path))}*.aside"):
         with contextlib.suppress(OSError):
             # Not blocking: whoever else may write here could leave a pipe that nobody reads.
             descriptor = os.open(left, os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -49,10 +58,14 @@ def target(path: Path | str) -> Path:
     """A path as that of a file to be written, checked before anything is read for it.
 
     Raises:
-        UsageError: It is a directory, or in none.
+        UsageError: It is a directory, or in none, or no name for a file here.
     """
     file = Path(path)
-    if file.is_dir():
+    try:
+        is_directory = file.is_dir()
+    except OSError as error:
+        raise UsageError(f"{file}: cannot be a file ({error.strerror}); name another") from None
+    if is_directory:
         raise UsageError(f"{file}: a directory; name a file in it")
     if not file.parent.is_dir():
         raise UsageError(f"{file.parent}: no such directory; make it, or name a file elsewhere")
@@ -69,7 +82,7 @@ class Aside:
 
     def __init__(self, path: Path, mark: str | None = None) -> None:
         self._path = path
-        self._aside = path.with_name(f".{path.name}.{mark or secrets.token_hex(4)}.aside")
+        self._aside = path.with_name(f"{beside(path)}{mark or secrets.token_hex(4)}.aside")
         self._file: int | None = _made(self._aside)
         self._written = self._behind = 0
         self._lock = threading.Lock()  # who is cancelled does not wait for the thread that writes

@@ -18,7 +18,7 @@ from bridge.composite import PLACE
 from bridge.errors import InvalidArguments, PayloadTooLarge, UsageError
 from bridge.job import BYTES
 from bridge.payload import PART, PartOpener
-from bridge.transfer.aside import Aside
+from bridge.transfer.aside import Aside, target
 from bridge.transfer.spool import Spool
 
 IN_MEMORY: Final = 64 * 1024 * 1024
@@ -104,7 +104,7 @@ class Payload:
 
     async def save(self, path: Path | str) -> Path:
         """Write it to a file, which appears under its name once all of it is on the disk."""
-        return await save(self._store.chunks(), Path(path))
+        return await save(self._store.chunks(), target(path))
 
     @contextlib.contextmanager
     def as_file(self) -> Iterator[Path]:

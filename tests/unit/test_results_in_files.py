@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 
 from bridge.errors import PayloadTooLarge, UsageError
+from bridge.files import write_file
+from bridge.transfer.aside import beside
 from bridge.transfer.spool import STALE_S
 from producers import Handle, Payload
 from tests.fleet import Fleet, policy
@@ -34,6 +36,31 @@ async def test_a_directory_is_refused_before_the_result_is_waited_for(tmp_path: 
             await job.result(to=tmp_path)
         with pytest.raises(UsageError, match="no such directory"):
             await job.result(to=tmp_path / "none" / "film")
+        with pytest.raises(UsageError, match="File name too long"):
+            await job.result(to=tmp_path / ("f" * 256))
+        with pytest.raises(UsageError, match="File name too long"):
+            await Payload(DATA).save(tmp_path / ("f" * 256))
+
+
+@pytest.mark.parametrize("data", [DATA, b"short"], ids=["parts", "inline"])
+@pytest.mark.parametrize("name", ["f" * 255, "\N{LATIN SMALL LETTER U WITH DIAERESIS}" * 127, "f" * 129])
+async def test_a_file_may_have_as_long_a_name_as_the_disk_takes(tmp_path: Path, name: str, data: bytes) -> None:
+    rig = fleet()
+    token = await answered(rig, data)
+    left = tmp_path / f"{beside(tmp_path / name)}0badcafe.aside"
+    left.write_bytes(b"x")
+    async with rig.producer() as relay:
+        job = await relay.attach(token)
+        assert (await job.result(to=tmp_path / name)).read_bytes() == data
+    assert os.listdir(tmp_path) == [name]
+    assert (await Payload(data).save(tmp_path / name)).read_bytes() == data
+    write_file(tmp_path / name, data)
+    assert os.listdir(tmp_path) == [name]
+
+
+def test_what_lies_beside_one_file_is_not_taken_for_that_of_another(tmp_path: Path) -> None:
+    names = [tmp_path / ("f" * length) for length in range(126, 132)]
+    assert len({beside(name) for name in names}) == len(names)
 
 
 async def test_a_result_above_the_producers_own_limit_is_not_fetched(tmp_path: Path) -> None:
