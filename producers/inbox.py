@@ -63,6 +63,9 @@ are as large as a worker sends them, and 48 MiB where a broker makes them up."""
 MOST_PREFETCH: Final = 1_000
 RENEWALS_PER_ACK_WAIT: Final = 3
 """Two renewals may be lost before the broker gives a result to another process."""
+NAK_S: Final = 1.0
+MOST_NAK_S: Final = 300.0
+"""A result that its reader has no use for yet comes again after so long, doubled each time, up to so long."""
 PARK_S: Final = 60.0
 PARKED_DELIVERIES: Final = 60
 """About an hour: what a new trust bundle takes to reach every process."""
@@ -173,13 +176,17 @@ class Result:
         """
         await self._inbox._settle(self._delivery, None)
 
-    async def nak(self, delay: float | timedelta = 0.0) -> None:
-        """Have it come again after ``delay`` seconds, to whichever process asks.
+    async def nak(self, delay: float | timedelta | None = None) -> None:
+        """Have it come again, to whichever process asks.
+
+        Args:
+            delay: Seconds until then; None is one, doubled with each time that it was delivered, and at most 5 min.
 
         Raises:
             NotConnected: The producer was closed.
         """
-        await self._inbox._settle(self._delivery, seconds("delay", delay))
+        after = _delay(self.delivered) if delay is None else seconds("delay", delay)
+        await self._inbox._settle(self._delivery, after)
 
     def __repr__(self) -> str:
         return f"<Result {self.token.queue} {self.id} {self.status}>"
@@ -369,3 +376,7 @@ class Inbox:
                 if self._held.get(subject) is delivery:
                     with contextlib.suppress(TransportError):  # logged, and `_receive` is told if it is for good
                         await self._transport.in_progress(delivery)
+
+
+def _delay(delivered: int) -> float:
+    return min(NAK_S * 2 ** min(delivered - 1, 30), MOST_NAK_S)  # a broker may say any number

@@ -74,7 +74,7 @@ async def _show(place: Path, queue: str, out: Out, ack: bool, limit: int, quiet:
             out.say(f"{box.refused} did not verify, and are not shown", style="yellow")
         out.result({"results": [_values(result) for result in found], "refused": box.refused, "acked": ack})
         for result in found:  # once it is printed: who is interrupted before that gets it again
-            await (result.ack() if ack else result.nak())
+            await (result.ack() if ack else result.nak(0))
 
 
 async def _present(box: Inbox, limit: int, quiet: float) -> AsyncIterator[Result]:

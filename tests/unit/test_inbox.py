@@ -201,13 +201,35 @@ async def test_a_nak_brings_it_back_after_its_delay() -> None:
     await answered(fleet, 1)
     async with fleet.producer() as relay, relay.inbox("thumbs") as box:
         (first,) = await taken(box, 1)
-        await first.nak()
+        await first.nak(0)
         (second,) = await taken(box, 1)
         await second.nak(0.2)
         await nothing_comes(box, 0.1)
         (third,) = await taken(box, 1)
         assert (second.delivered, third.delivered) == (2, 3)
         await third.ack()
+
+
+async def test_a_nak_that_names_no_delay_brings_it_back_later_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    fleet = fleet_with()
+    await answered(fleet, 1)
+    monkeypatch.setattr(inbox, "NAK_S", 0.001)
+    monkeypatch.setattr(inbox, "MOST_NAK_S", 0.005)
+    delays: list[float] = []
+    async with fleet.producer() as relay, relay.inbox("thumbs") as box:
+        nak = box._transport.nak
+
+        async def told(delivery: Delivery, delay: float = 0.0) -> None:
+            delays.append(delay)
+            await nak(delivery, delay)
+
+        monkeypatch.setattr(box._transport, "nak", told)
+        for _ in range(5):
+            (result,) = await taken(box, 1)
+            await result.nak()
+        (result,) = await taken(box, 1)
+        await result.ack()
+    assert delays == [0.001, 0.002, 0.004, 0.005, 0.005]
 
 
 async def test_a_loop_that_never_acks_goes_on() -> None:
