@@ -379,4 +379,4 @@ class Inbox:
 
 
 def _delay(delivered: int) -> float:
-    return min(NAK_S * 2 ** min(delivered - 1, 30), MOST_NAK_S)  # a broker may say any number
+    return min(NAK_S * 2.0 ** min(delivered - 1, 30), MOST_NAK_S)  # a broker may say any number
