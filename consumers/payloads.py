@@ -109,7 +109,10 @@ class Payloads:
                 f"arguments of {length} bytes; queue {case.queue} takes {case.settings.max_payload} (max_payload)"
             )
         fields = content.content_type == COMPOSITE
-        check_type(content, handler.args if handler.isolation is None else object)
+        if handler.isolation is None:
+            check_type(content, handler.args, length)
+        else:
+            check_type(content, object)  # whatever it is, it is decoded there
         incoming = Incoming(self._transport, case.settings.home, case.key, parts)
         if handler.stream and not fields:
             return Payload.received(Once(_watched(incoming), length), content.content_type)

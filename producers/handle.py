@@ -199,7 +199,7 @@ class Handle(Generic[R]):
         One in parts is read from the workers' cloud, and given out once all of it is verified.
 
         Args:
-            type: What to decode it to; a typed `Kind` says so already. ``bytes``, and what is read from JSON, may have
+            type: What to decode it to; a typed `Kind` says so already. JSON that is decoded may have 8 MiB, ``bytes``
                 64 MiB, a `Payload` any number.
             to: A file to write its bytes to. It appears under its name once all of them are verified and on the disk;
                 what came is kept beside it, sealed, if this process dies, and another call goes on from there.

@@ -76,7 +76,7 @@ class Payloads:
         wanted = type_ if type_ is not None else natural(content)
         if fields and to is not None:
             raise _in_fields(key)
-        check_type(content, wanted)
+        check_type(content, wanted, 0 if opened.payload is None or to is not None else opened.payload.manifest.content)
         if to is not None:
             await asyncio.to_thread(_tidy, to)
         if opened.payload is None:

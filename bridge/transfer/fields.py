@@ -12,8 +12,14 @@ from bridge.composite import COMPOSITE, MAX_FIELDS, PLACE, Field, Table
 from bridge.errors import InvalidArguments, PayloadTooLarge
 from bridge.job import INLINE_LIMIT, JSON, Content, declares, decode, encode
 from bridge.payload import PART
-from bridge.transfer.value import IN_MEMORY, Fields, Payload, closed, is_source, read_chunks
+from bridge.transfer.value import Fields, Payload, closed, is_source, read_chunks
 
+JSON_IN_MEMORY: Final = 8 * 1024 * 1024
+"""Bytes of JSON that are made values of, at most. Both parsers keep Python's global lock to their end, so that neither
+the event loop nor what renews leases goes on meanwhile, in whichever thread they run: 0.5 s where they are objects,
+2.5 s where they are empty lists, on a busy machine. What comes of them takes up to 25 times as much memory."""
+_AS_THEY_ARE: Final = (Payload, Content, bytes)
+"""Nothing is made of these but what came."""
 _UNTYPED: Final = (Payload, Content, bytes, object, Any)
 """None of them says where a payload is."""
 
@@ -93,11 +99,13 @@ class _Plain:
         if self._payload.content_type == JSON:
             if not self.again:
                 raise InvalidArguments("JSON of a keyed job that can be read once; pass it as bytes, or as a Path")
+            _check_decoded(self.length or 0)
             return keyed.tag_of_json(secret, self._payload.read())
         return keyed.tag_of_bytes(secret, self._payload.content_type, _digest(self._hash))
 
     def check(self, type_: Any) -> None:  # noqa: ANN401
         if self._payload.content_type == JSON and self.again and type_ not in _UNTYPED:
+            _check_decoded(self.length or 0)
             decode(Content(JSON, self._payload.read()), type_)
 
 
@@ -135,8 +143,9 @@ class _Joined:
         return keyed.tag_of_composite(secret, self._document, digests)
 
     def check(self, type_: Any) -> None:  # noqa: ANN401
-        if type_ in (Payload, Content, bytes):
+        if type_ in _AS_THEY_ARE:
             raise _untyped()
+        _check_decoded(len(self._document))
         if type_ not in (object, Any):
             _decode(self._document, self._payloads, type_)
 
@@ -187,7 +196,7 @@ def unpack(content: Content, type_: Any, whole: Payload | None = None) -> Any:  
         BadPrelude: The message speaks of other bytes than there are.
         PayloadTooLarge: It is longer than what is read into memory.
     """
-    check_type(content, type_)
+    check_type(content, type_, 0 if whole is None else whole.length or 0)
     if content.content_type == COMPOSITE:
         table, rest = composite.decode(content.body)
         if whole is None:
@@ -223,14 +232,30 @@ def check_body(content: Content) -> None:
         composite.check_apart(content.body)
 
 
-def check_type(content: Content, type_: object) -> None:
+def check_type(content: Content, type_: object, length: int = 0) -> None:
     """Check that what arrives may be read as a type, as far as can be said before its payload is fetched.
+
+    Args:
+        content: What the message holds.
+        type_: The type.
+        length: Bytes of its payload.
 
     Raises:
         InvalidArguments: It has payloads among its fields, and the type declares none.
+        PayloadTooLarge: It would have to be decoded, and is longer than what is.
     """
+    if content.content_type.partition(";")[0].strip() == JSON and type_ not in _AS_THEY_ARE:
+        _check_decoded(length)
     if content.content_type == COMPOSITE and type_ in _UNTYPED:
         raise _untyped()
+
+
+def _check_decoded(length: int) -> None:
+    if length > JSON_IN_MEMORY:
+        raise PayloadTooLarge(
+            f"{length} bytes of JSON, and {JSON_IN_MEMORY} are made a value of (JSON_IN_MEMORY); send and take more "
+            "as bytes or as a Payload"
+        )
 
 
 def _untyped() -> InvalidArguments:
@@ -240,8 +265,7 @@ def _untyped() -> InvalidArguments:
 
 
 def _document(whole: Payload, length: int) -> bytes:
-    if length > IN_MEMORY:
-        raise PayloadTooLarge(f"a document of {length} bytes, and {IN_MEMORY} are read into memory (IN_MEMORY)")
+    _check_decoded(length)
     with whole.open() as file:
         return file.read(length)
 
