@@ -22,6 +22,7 @@
     ├── TrustError            the bridge's owners: the trust bundle cannot be relied on
     │   ├── BadBundle, BundleExpired, BundleRolledBack, BelowThreshold, RepeatedSigner, WeakKey
     │   ├── BadReport           of `bunny prove`: not signed by whom it speaks of, or not about this policy
+    │   ├── BadReceipts         something is missing of the receipts about jobs, or contradicts something
     │   └── IdentityRevoked     it has not, or no longer, the key that this identity signs with
     ├── Refusal               the message's sender: a message that must not be acted on
     │   ├── BadFrame, UnknownVersion, UnknownKey, BadSignature, NotAuthorised, WrongSubject,
@@ -177,6 +178,12 @@ class RepeatedSigner(TrustError):
 
 class BadReport(TrustError):
     """A report of ``bunny prove`` that says nothing: not signed by whom it speaks of, or not about this policy."""
+
+
+class BadReceipts(TrustError):
+    """Receipts about jobs are not whole: something of them is missing, or is not what its signer wrote."""
+
+    exit_code = 3
 
 
 class WeakKey(TrustError):

@@ -282,6 +282,8 @@ class QueueSettings(BaseModel):
     """What producers are told of an exception that a handler raised."""
     packing: Packing | None = Field(default=None, strict=False)  # a word in the file
     """How content is compressed or padded; readers take any."""
+    receipts: bool = False
+    """Whether receipts about its jobs are kept."""
 
     @property
     def limited(self) -> bool:

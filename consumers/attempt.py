@@ -17,6 +17,7 @@ import structlog
 from bridge.clock import now_ms
 from bridge.envelope import Opener
 from bridge.errors import InvalidArguments, PayloadTooLarge, Refusal
+from bridge.journal import Journal
 from bridge.signals import Operation, Signals, about, metrics
 from bridge.transfer import IN_MEMORY
 from bridge.transfer.fields import check_body
@@ -49,6 +50,7 @@ class Attempts:
         threads: Where plain functions run.
         children: Where isolated ones run.
         signals: Where measurements and spans go.
+        journal: Told of what is about to run; None where no queue leaves receipts.
     """
 
     def __init__(
@@ -61,8 +63,9 @@ class Attempts:
         threads: ThreadPool,
         children: Children,
         signals: Signals,
+        journal: Journal | None = None,
     ) -> None:
-        self._opener = opener
+        self._opener, self._journal = opener, journal
         self._payloads, self._streams = payloads, streams
         self._cancels = cancels
         self._reports = reports
@@ -82,6 +85,9 @@ class Attempts:
         except (InvalidArguments, PayloadTooLarge) as error:
             return Reject(str(error), type=type(error).__name__)
         core = case.core
+        if self._journal is not None:
+            self._journal.accepted(core, case.job.digest, case.attempt)
+            case.accepted = True
         self._begin(case)
         structlog.contextvars.bind_contextvars(
             queue=case.queue,

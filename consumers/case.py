@@ -78,6 +78,12 @@ class Case:
     """What this worker's ledger knows of it."""
     payload: PartOpener | None = None
     """Of its arguments, where they are in parts."""
+    accepted: bool = False
+    """Whether its receipt says that its handler was about to run."""
+    result: bytes = b""
+    """The digest of the result that stands, once this delivery knows of one."""
+    stood: str = ""
+    """What stood in the way of a result of its own: ``answered``, ``conflict`` or ``poisoned``."""
     starts: Callable[[float], None] = lambda _: None
     """Told in how many seconds the attempt must be done, when its handler starts."""
 

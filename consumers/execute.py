@@ -136,7 +136,8 @@ class Judge:
         if message is None:
             return None
         try:
-            return Answered(self._answer(case, message.data, "result").core.transfer)
+            answer = self._answer(case, message.data, "result")
+            return Answered(answer.core.transfer, answer.digest)
         except KeyConflict:
             return Conflict()
         except Refusal as refusal:

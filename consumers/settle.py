@@ -14,10 +14,10 @@ from typing import Final
 
 import structlog
 
-from bridge import subjects
+from bridge import frame, subjects
 from bridge.batching import Batcher
 from bridge.clock import now_ms
-from bridge.envelope import Draft, Opener
+from bridge.envelope import Draft, Opener, Sealed
 from bridge.errors import (
     BridgeError,
     FencePoisoned,
@@ -29,6 +29,7 @@ from bridge.errors import (
     TransportError,
 )
 from bridge.job import Content, Failure, Status, encode
+from bridge.journal import Journal
 from bridge.payload import Manifest
 from bridge.signals import NO_SPAN, Operation, Signals, Span, about, metrics
 from bridge.subjects import JobKey
@@ -38,6 +39,7 @@ from consumers.case import Case
 from consumers.execute import TROUBLE_DELAY_S, Judge
 from consumers.failures import MAX_MESSAGE_CHARS, most
 from consumers.ledger import NoLedger
+from consumers.receipts import finished
 from consumers.verdict import (
     Answered,
     Cancelled,
@@ -95,6 +97,7 @@ class Settler:
         worker: The name of this process, for people.
         signals: Where measurements and spans go.
         withdraw: Has the parts of a result pass.
+        journal: Told of what deliveries came to; None where no queue leaves receipts.
     """
 
     def __init__(
@@ -107,8 +110,9 @@ class Settler:
         worker: str,
         signals: Signals,
         withdraw: Callable[[JobKey, Manifest], None],
+        journal: Journal | None = None,
     ) -> None:
-        self._withdraw = withdraw
+        self._withdraw, self._journal = withdraw, journal
         self._judge = judge
         self._batcher = batcher
         self._opener = opener
@@ -152,6 +156,8 @@ class Settler:
         else:
             span.end()
             self._count(metrics.OUTCOMES, case, case.core.kind, outcome)
+            if self._journal is not None:
+                finished(self._journal, case, outcome)
 
     async def _settle(self, case: Case, verdict: Verdict, span: Span) -> None:
         if isinstance(verdict, Done):  # of which nothing is told
@@ -172,12 +178,13 @@ class Settler:
                 log.info("job_cancelled")
                 await self._answer(case, Status.CANCELLED, encode(verdict.reason), span)
             case Answered():
+                case.result = verdict.digest
                 log.info("job_answered_before")
                 self._count(metrics.FENCE_HITS, case)
                 await self._ack(case)
             case Repeat(result):
                 log.warning("result_published_again")
-                await self._publish(case, result, case.hints())
+                await self._publish(case, result, frame.parse(result).digest, case.hints())
             case Conflict():
                 await self._conflict(case)
             case Poisoned(refusal):
@@ -229,7 +236,7 @@ class Settler:
         """As `_answer`; returns the name of what kept the result from being the one that stands."""
         now = now_ms()
         try:
-            data = await self._seal(case, status, content, sent, now, traceparent)
+            sealed = await self._seal(case, status, content, sent, now, traceparent)
         except Refusal as refusal:  # of the bundle: the producer's keys ran out, and a new bundle may have others
             _log.error("no_key_to_answer", queue=case.queue, producer=case.core.sender, refusal=refusal.name)
             await self._transport.nak(case.delivery, LONGEST_PAUSE_S)
@@ -237,15 +244,17 @@ class Settler:
         headers = case.hints()
         if traceparent is not None:
             headers["traceparent"] = traceparent
-        await self._ledger.answered(case, data, now + case.settings.result_ttl_ms)
-        ended = await self._publish(case, data, headers, sent)
+        await self._ledger.answered(case, sealed.data, now + case.settings.result_ttl_ms)
+        ended = await self._publish(case, sealed.data, sealed.digest, headers, sent)
         _log.debug("job_answered", queue=case.queue, job=case.core.job, attempt=case.attempt, status=str(status))
         return ended
 
-    async def _publish(self, case: Case, data: bytes, headers: dict[str, str], sent: Sent | None = None) -> str:
+    async def _publish(
+        self, case: Case, data: bytes, digest: bytes, headers: dict[str, str], sent: Sent | None = None
+    ) -> str:
         """Have a sealed result stored, unless one stands, then ack; returns as `_send`."""
         stream, subject = subjects.results_stream(case.queue), subjects.result(case.key)
-        taken = ""
+        taken, case.result = "", digest
         while not await self._store(stream, subject, data, headers):
             # Taken: by an earlier delivery, by a try of ours whose PubAck got lost, or by a forger.
             taken = SubjectTaken.__name__
@@ -255,14 +264,18 @@ class Settler:
                 standing = None
             if isinstance(standing, Conflict):
                 self._lose(case, sent, b"")
+                case.stood, case.result = _OUTCOMES[Conflict], b""
                 await self._conflict(case)
                 return KeyConflict.__name__
             if isinstance(standing, Poisoned):
+                case.stood, case.result = _OUTCOMES[Poisoned], b""
                 await self._poisoned(case, standing.refusal)
                 return FencePoisoned.__name__
             if standing is not None:
                 self._count(metrics.FENCE_HITS, case)
                 self._lose(case, sent, standing.transfer)
+                if standing.digest != digest:
+                    case.stood, case.result = _OUTCOMES[Answered], standing.digest
                 break
             await asyncio.sleep(TROUBLE_DELAY_S)
         await self._ack(case)
@@ -277,7 +290,7 @@ class Settler:
 
     async def _seal(
         self, case: Case, status: Status, content: Content, sent: Sent | None, now: int, traceparent: str | None
-    ) -> bytes:
+    ) -> Sealed:
         limit = case.settings.max_payload
         if status is Status.SUCCEEDED and len(content.body) > limit:  # a failure is answered, however small that is
             raise PayloadTooLarge(
@@ -287,7 +300,7 @@ class Settler:
         recipients = (self._opener.trust.peer(case.core.sender).kem_key(now),)
         draft = Draft(core, recipients, content, status, packing=case.settings.packing)
         draft = draft if sent is None else draft.naming(sent.manifest, sent.wrap)
-        return (await self._batcher.seal(draft, now)).data
+        return await self._batcher.seal(draft, now)
 
     async def _poisoned(self, case: Case, refusal: Refusal) -> None:
         _log.error("fence_poisoned", queue=case.queue, job=case.core.job, refusal=refusal.name)

@@ -115,6 +115,8 @@ class Answered:
 
     transfer: bytes = b""
     """Of its payload in parts; empty where it has none."""
+    digest: bytes = b""
+    """Of that result."""
 
 
 @dataclass(frozen=True, slots=True)

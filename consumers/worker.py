@@ -25,6 +25,7 @@ from bridge.errors import ConfigurationError, UsageError
 from bridge.follow import following
 from bridge.identity import Connection, Identity
 from bridge.job import Kind
+from bridge.journal import Journal, keeping
 from bridge.keyring import Keyring
 from bridge.member import Member, folder_from_env
 from bridge.signals import Signals, signalling
@@ -307,9 +308,10 @@ class Worker:
                 contextlib.nullcontext() if leases is None else renewing(leases) as renewer,
                 following(folder, opener),
                 remembering(self.data, self.ledger_limit) as self._ledger,
+                keeping(opener.ring, connection, transport, signals.meter) as journal,
                 health.watching(transport, renewer),
             ):
-                await self._serve(identity, opener, connection, transport, signals, health.probes, renewer)
+                await self._serve(identity, opener, connection, transport, signals, health.probes, renewer, journal)
         finally:
             self._intake, self._ledger = None, NoLedger()
             await transport.close()
@@ -324,6 +326,7 @@ class Worker:
         signals: Signals,
         probes: Probes,
         renewer: LeaseThread | None,
+        journal: Journal | None = None,
     ) -> None:
         worker = _UNSAFE.sub("-", f"{socket.gethostname()}-{os.getpid()}")[-128:].lstrip("-._")
         sealer = Sealer(opener.ring)
@@ -335,10 +338,11 @@ class Worker:
             reports = Reports(sealer, opener, transport, worker)
             kept = Payloads(opener, sealer, transport)
             streams = Streams(opener, sealer, transport, worker)
-            attempts = Attempts(opener, kept, streams, cancels, reports, threads, children, signals)
+            attempts = Attempts(opener, kept, streams, cancels, reports, threads, children, signals, journal)
             meter, ledger = signals.meter, self._ledger
             judge = Judge(opener, sealer, transport, self._handlers, attempts, cancels, queues, ledger, worker, meter)
-            settler = Settler(judge, Batcher(sealer), opener, transport, ledger, worker, signals, kept.withdraw)
+            batcher, withdraw = Batcher(sealer), kept.withdraw
+            settler = Settler(judge, batcher, opener, transport, ledger, worker, signals, withdraw, journal)
             self._intake = Intake(
                 judge,
                 cancels,

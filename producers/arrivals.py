@@ -33,6 +33,7 @@ from bridge.errors import (
 from bridge.fence import OtherBytes, Tag, authenticate_answer
 from bridge.identity import Connection
 from bridge.job import JobToken
+from bridge.journal import Journal
 from bridge.signals import Signals, metrics
 from bridge.subjects import JobKey
 from bridge.transport import Message, Transport
@@ -71,6 +72,7 @@ class Arrivals:
         copies: What was sent and is not answered, whether or not a handle is open.
         payloads: Told of what is answered.
         signals: Where measurements and spans go.
+        journal: Told of what was answered; None where no queue leaves receipts.
     """
 
     def __init__(
@@ -81,11 +83,12 @@ class Arrivals:
         copies: Copies,
         payloads: Payloads,
         signals: Signals,
+        journal: Journal | None = None,
     ) -> None:
         self._connection = connection
         self._transport = transport
         self._opener = opener
-        self._copies, self._payloads = copies, payloads
+        self._copies, self._payloads, self._journal = copies, payloads, journal
         self._meter, self._tracer = signals.meter, signals.tracer
         # Ordered by when each was last looked up. Weak: who drops a handle no longer asks for its result.
         self._open: WeakValueDictionary[JobKey, Handle[Any]] = WeakValueDictionary()
@@ -288,6 +291,8 @@ class Arrivals:
         answer = self._authenticate(copy.token, copy.tag, message)
         self._copies.forget(copy.key)
         self._payloads.answered(copy.key, lambda: self._opener.open(answer).status)
+        if self._journal is not None:
+            self._journal.received(copy.token, self._opener.open(answer))
 
     def _poisoned(self, key: JobKey, refusal: Refusal) -> None:
         _log.error("fence_poisoned", queue=key.queue, job=key.job_id, cause=refusal.name)
@@ -303,6 +308,8 @@ class Arrivals:
             return
         core, opened = result.core, open_result(self._opener, self._tracer, result, len(message.data))
         self._meter.count(metrics.RESULTS, core.queue, core.kind, str(opened.status))
+        if self._journal is not None:
+            self._journal.received(handle.token, opened)
         if handle.stored_at is not None:
             waited = asyncio.get_running_loop().time() - handle.stored_at
             self._meter.time(metrics.ROUND_TRIP, waited, core.queue, core.kind)

@@ -85,7 +85,8 @@ class Producer:
         self._withdrawals = Withdrawals(transport)
         self._outbox = Outbox(self._opener, connection, transport, self._copies, self._withdrawals, signals)
         self._payloads = read = Payloads(connection, transport, self._withdrawals)
-        self._arrivals = Arrivals(connection, transport, self._opener, self._copies, read, signals)
+        self._journal = told = self._outbox.journal
+        self._arrivals = Arrivals(connection, transport, self._opener, self._copies, read, signals, told)
         self._gaps = Gaps(self._copies, self._outbox, self._arrivals, transport, signals)
         cancel = Canceller(self._opener, connection, transport).cancel
         events = Events(connection, transport, self._opener).of
@@ -171,6 +172,8 @@ class Producer:
                     watcher.result()  # raises what ended it
         finally:
             await self._withdrawals.close()
+            if self._journal is not None:
+                await self._journal.close()
             self._unwatch()
             await self._copies.close()
             self._arrivals.abandon(NotConnected("the producer was closed; attach the job's token to a new one"))
@@ -382,9 +385,8 @@ class Producer:
         Raises:
             ConfigurationError: The policy gives it none there.
         """
-        return Inbox(
-            self._connection, queue, self._transport, self._opener, self._signals, self._payloads.read, prefetch
-        )
+        read, journal = self._payloads.read, self._journal
+        return Inbox(self._connection, queue, self._transport, self._opener, self._signals, read, prefetch, journal)
 
     async def _store(self, parcel: Parcel, kind: Kind[Any, Any], timeout: float) -> Handle[Any]:
         digest, core = parcel.sealed.digest, parcel.sealed.core

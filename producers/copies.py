@@ -71,6 +71,14 @@ def address(core: Core, key: JobKey) -> tuple[str, str]:
     return stream, subjects.of_job(key, core.priority, later)
 
 
+def headers_of(core: Core, digest: str) -> dict[str, str]:
+    """What people and tools are told of a job."""
+    headers = {**core.hints(), "Bunny-Digest": digest}
+    if core.traceparent is not None:
+        headers["traceparent"] = core.traceparent
+    return headers
+
+
 class Copies:
     """The jobs of one producer that are not answered, in memory.
 

@@ -48,6 +48,7 @@ from bridge.errors import (
 from bridge.fence import authenticate_answer
 from bridge.identity import Connection
 from bridge.job import JobToken, Status
+from bridge.journal import Journal
 from bridge.signals import Signals, metrics
 from bridge.transfer.aside import target
 from bridge.transfer.outgoing import Told
@@ -206,6 +207,7 @@ class Inbox:
         signals: Where measurements and spans go.
         read: Reads what came in parts.
         prefetch: Results held at most.
+        journal: Told of what is given out; None where no queue leaves receipts.
 
     Raises:
         ConfigurationError: The policy gives this identity no inbox on the queue.
@@ -220,6 +222,7 @@ class Inbox:
         signals: Signals,
         read: Read,
         prefetch: int = PREFETCH,
+        journal: Journal | None = None,
     ) -> None:
         me, settings = connection.identity, connection.queues.get(queue)
         if settings is None or me not in settings.inbox:
@@ -235,7 +238,7 @@ class Inbox:
         """How many results were kept out, not having verified."""
         self._me, self._workers, self._ack_wait = me, settings.workers, settings.ack_wait_ms / 1000
         self._transport, self._opener, self._read, self._prefetch = transport, opener, read, prefetch
-        self._meter, self._tracer = signals.meter, signals.tracer
+        self._meter, self._tracer, self._journal = signals.meter, signals.tracer, journal
         self._unwatch: Callable[[], None] = lambda: None
         self._pull: Pull | None = None
         self._tasks: list[asyncio.Task[None]] = []
@@ -313,7 +316,10 @@ class Inbox:
         if key is None or (key.queue, key.producer) != (self.queue, self._me):
             raise WrongSubject("an inbox was delivered what is no result of its producer")
         answer = authenticate_answer(self._opener, message.data, "result", key, None, self._workers, now_ms())
-        result = Result(self, delivery, open_result(self._opener, self._tracer, answer, len(message.data)))
+        opened = open_result(self._opener, self._tracer, answer, len(message.data))
+        result = Result(self, delivery, opened)
+        if self._journal is not None:
+            self._journal.received(result.token, opened)
         loop = asyncio.get_running_loop()
 
         def dropped(_: object) -> None:

@@ -27,6 +27,7 @@ from bridge.errors import (
 from bridge.fence import RESEND_HEADER
 from bridge.identity import Connection, QueueSettings
 from bridge.job import Content, Kind
+from bridge.journal import journal_of
 from bridge.payload import Manifest
 from bridge.signals import NO_SPAN, Operation, Signals, Span, about, metrics
 from bridge.subjects import JobKey
@@ -35,7 +36,7 @@ from bridge.transfer.fields import Large, pack, unpack
 from bridge.transfer.outgoing import Told
 from bridge.transport import Transport
 from bridge.values import value
-from producers.copies import Copies, Copy, address
+from producers.copies import Copies, Copy, address, headers_of
 from producers.sequences import Sequences
 from producers.terms import Terms, Times
 from producers.uploads import Upload, Uploads, check, too_large
@@ -94,6 +95,8 @@ class Outbox:
         self.session: Final = secrets.token_hex(12)
         """96 random bits: nobody can guess, and so take, a job's subject before it is sent."""
         self._counters: dict[str, int] = {}
+        self.journal: Final = journal_of(opener.ring, connection, transport, signals.meter)
+        """The receipts of this process; None where no queue leaves any."""
 
     def settings(self, kind: Kind[Any, Any]) -> QueueSettings:
         """The settings of a kind's queue.
@@ -267,6 +270,8 @@ class Outbox:
             self._refused(core.queue, core.kind, parcel.span, error)
             raise
         self._copies.stored(key)
+        if self.journal is not None:
+            self.journal.submitted(core, sealed.digest)
         parcel.span.end()
         self._meter.count(metrics.SUBMITTED, core.queue, core.kind)
         self._meter.count(metrics.SUBMITTED_BYTES, core.queue, core.kind, by=len(sealed.data))
@@ -280,6 +285,8 @@ class Outbox:
         """Keep a job that was stored, as it turned out."""
         await self._copies.keep(parcel.sealed)
         self._copies.stored(parcel.sealed.core.key)
+        if self.journal is not None:
+            self.journal.submitted(parcel.sealed.core, parcel.sealed.digest)
 
     async def send_again(self, copy: Copy) -> None:
         """Have a job stored again that is neither stored nor answered: the same bytes, and whoever gets them looks.
@@ -291,7 +298,7 @@ class Outbox:
         if self._copies.get(copy.key) is not copy:
             return  # answered meanwhile
         core = frame.parse(data).core
-        headers = {**_headers(core, copy.token.digest), RESEND_HEADER: "1"}
+        headers = {**headers_of(core, copy.token.digest), RESEND_HEADER: "1"}
         if core.length:  # sealed anew they would be others than were signed: if they are lost too, its worker says so
             _log.warning("job_sent_again_without_parts", queue=core.queue, job=core.job, bytes=core.length)
         with contextlib.suppress(SubjectTaken):  # then it is there
@@ -301,7 +308,7 @@ class Outbox:
     async def _store(self, sealed: Sealed, key: JobKey, clock: Callable[[], float], give_up: float) -> None:
         core = sealed.core
         stream, subject = address(core, key)
-        headers = _headers(core, sealed.digest.hex())
+        headers = headers_of(core, sealed.digest.hex())
         while True:
             patience = min(PUBLISH_TIMEOUT_S, give_up - clock())
             try:
@@ -374,13 +381,6 @@ class Outbox:
 
 
 _PENDING: Final = BridgeError("not sealed yet")
-
-
-def _headers(core: Core, digest: str) -> dict[str, str]:
-    headers = {**core.hints(), "Bunny-Digest": digest}
-    if core.traceparent is not None:
-        headers["traceparent"] = core.traceparent
-    return headers
 
 
 def _check(args: Content | Large, kind: Kind[Any, Any], settings: QueueSettings) -> None:

@@ -29,6 +29,7 @@ MODULES: Final = {
     "inbox": "inbox",
     "queue": "queue",
     "payload": "payload",
+    "receipts": "receipts",
     "schedule": "schedule",
     "dead": "dead",
     "top": "top",

@@ -20,6 +20,7 @@ from bridge.jetstream import JetStreamTransport
 from bridge.job import INLINE_LIMIT
 from bridge.member import folder_from_env
 from bridge.policy import Role
+from bridge.receipt import receipts_stream
 
 TIMEOUT_S: Final = 5.0
 
@@ -221,13 +222,14 @@ def stream_names(queue: str, settings: QueueSettings) -> list[tuple[str, str]]:
     """Cloud and name of each stream of a queue."""
     results = subjects.results_stream(queue)
     in_work = (results, subjects.starts_stream(queue), subjects.dead_stream(queue), subjects.refused_stream(queue))
-    parts = [subjects.parts_stream(queue)] if has_parts(settings) else []
+    both = [subjects.parts_stream(queue)] if has_parts(settings) else []
+    both += [receipts_stream(queue)] if settings.receipts else []
     return [
         (settings.home, subjects.jobs_stream(queue)),
         (settings.home, subjects.delayed_stream(queue)),
         (settings.home, results),
-        *((settings.home, name) for name in parts),
-        *((settings.work, name) for name in (*in_work, *parts)),
+        *((settings.home, name) for name in both),
+        *((settings.work, name) for name in (*in_work, *both)),
     ]
 
 

@@ -27,10 +27,11 @@ _QUEUE: Final = (
     *("producers", "workers", "kinds", "ack_wait", "max_attempts", "backoff", "deadline", "result_ttl"),
     *("max_payload", "max_pending", "max_bytes", "payload_bytes", "inbox", "canary"),
     *("concurrency", "concurrency_per_key", "rate", "errors"),
-    *("compression", "padding"),
+    *("compression", "padding", "receipts", "receipts_bytes"),
 )
 _BACKOFF: Final = ("initial", "factor", "max", "jitter")
 NEVER: Final = "never"
+ON: Final = "on"
 OFF: Final = "off"
 _RATE: Final = ("jobs", "per", "burst")
 MAX_CONCURRENCY: Final = 1_000
@@ -70,6 +71,7 @@ def _queue(name: str, section: Section, clouds: Mapping[str, Cloud], identities:
     if workers:
         _check_service(section, section.line_of("workers"), workers, services, identities)
     max_payload = section.size("max_payload", _DEFAULT.max_payload, 1, MAX_PAYLOAD)
+    max_bytes = section.size("max_bytes", _DEFAULT.max_bytes, MIB, STORE_LIMIT // 2)
     packing = _packing(section)
     home = _home(section, {who: line for who, line in producers.items() if services.get(who) in clouds}, services)
     work = services.get(workers, "")
@@ -90,7 +92,7 @@ def _queue(name: str, section: Section, clouds: Mapping[str, Cloud], identities:
         result_ttl_ms=section.duration("result_ttl", _DEFAULT.result_ttl_ms, MINUTE, MAX_LIFETIME_MS),
         max_payload=max_payload,
         max_pending=section.whole("max_pending", _DEFAULT.max_pending, 1, MAX_PENDING),
-        max_bytes=section.size("max_bytes", _DEFAULT.max_bytes, MIB, STORE_LIMIT // 2),
+        max_bytes=max_bytes,
         payload_bytes=section.size("payload_bytes", _room(max_payload, packing, PAYLOADS), 0, STORE_LIMIT // 2),
         inbox=_inbox(section, producers),
         canary_ms=_canary(section, home, identities),
@@ -99,6 +101,7 @@ def _queue(name: str, section: Section, clouds: Mapping[str, Cloud], identities:
         rate=_rate(section),
         errors=cast(Errors, section.choice("errors", ("type", "message", "traceback"), _DEFAULT.errors)),
         packing=packing,
+        receipts_bytes=_receipts(section, max_bytes),
     )
 
 
@@ -111,6 +114,15 @@ def _canary(section: Section, home: str, identities: Mapping[str, Declared]) -> 
         problem = f"{section.where} has a canary, and cloud {shown(home)} no agent to send it"
         section.note(section.line_of("canary"), problem, "declare an identity with role: agent there")
     return every
+
+
+def _receipts(section: Section, max_bytes: int) -> int:
+    """The room for receipts; 0 where the queue leaves none."""
+    if section.choice("receipts", (ON, OFF), OFF) == ON:
+        return section.size("receipts_bytes", max_bytes, MIB, STORE_LIMIT // 2)
+    if section.has("receipts_bytes"):
+        section.note(section.line_of("receipts_bytes"), "receipts_bytes, but receipts are off", "add receipts: on")
+    return 0
 
 
 def _check_service(
@@ -229,11 +241,13 @@ def _check_room(section: Section, queue: Queue) -> None:
 
 
 def _reserve(section: Section, queue: Queue, reserved: dict[str, int]) -> None:
-    """Add up what the queues may store. Jobs and results end up at home, results also stay at work; parts in both."""
+    """Add up what the queues may store. Jobs and results end up at home, results stay at work too; the rest in both."""
     for cloud, streams in ((queue.home, 2), (queue.work, 1)):
         before = reserved[cloud]
-        reserved[cloud] += streams * queue.max_bytes + queue.payload_bytes
+        reserved[cloud] += streams * queue.max_bytes + queue.payload_bytes + queue.receipts_bytes
         if before <= STORE_LIMIT < reserved[cloud]:
             problem = f"with {section.where} the queues reserve {spell_size(reserved[cloud])} in cloud {shown(cloud)}"
-            remedy = f"lower max_bytes or payload_bytes until they are at most {spell_size(STORE_LIMIT)}"
+            remedy = (
+                f"lower max_bytes, payload_bytes or receipts_bytes until they are at most {spell_size(STORE_LIMIT)}"
+            )
             section.note(section.line_of("max_bytes"), problem, remedy)

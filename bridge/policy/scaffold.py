@@ -70,6 +70,7 @@ queues:
     compression: off                # or `zstd`; its size then tells of what is in it: see docs/threats.md
     padding: off                    # or `padme`: sizes tell less; not with compression
     inbox: []                       # producers whose results also wait until a process of theirs has acked them
+    receipts: off                   # or `on`: signed receipts about each job; receipts_bytes, by default max_bytes
     errors: type                    # of an exception in a handler, what producers are told: type, message, traceback
     canary: never                   # how often, as 30s, agents of the producers' cloud prove that jobs are answered
 

@@ -22,7 +22,7 @@ NOT_BUILT: Final = frozenset(
     {
         *("alarms", "alerts", "audit", "cancel", "control"),
         *("events", "isolation", "keyed", "labels", "parts", "progress"),
-        *("receipt", "receipts", "retention", "slo", "stats", "stream", "streaming"),
+        *("retention", "slo", "stats", "stream", "streaming"),
     }
 )
 """Words of features that a policy may have one day: said so, instead of guessing at a typing mistake."""
@@ -36,6 +36,7 @@ ELSEWHERE: Final = {
     **dict.fromkeys(("agent", "agents"), "an agent is an identity with role: agent"),
     **dict.fromkeys(("metrics", "tracing"), "a service is told where it runs, by BUNNY_METRICS and BUNNY_TRACES"),
     "replay": "an operator orders it, with `bunny dead replay`",
+    "receipt": "a queue has receipts: on",
     "replicas": "a cloud with servers: 3 keeps every stream three times",
 }
 """Words of features that there are, and where they are asked for."""

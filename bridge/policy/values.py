@@ -25,7 +25,10 @@ STORE_LIMIT: Final = 1024 * GIB
 """What the jobs and results of all queues may reserve in one cloud, in bytes: one large volume, never a pool."""
 
 
-_LATER: Final = ("inbox", "canary_ms", "concurrency", "concurrency_per_key", "rate", "payload_bytes", "packing")
+_LATER: Final = (
+    *("inbox", "canary_ms", "concurrency", "concurrency_per_key", "rate", "payload_bytes", "packing"),
+    "receipts_bytes",
+)
 """Of a queue, what releases before these words did not know."""
 
 
@@ -140,6 +143,8 @@ class Queue:
     """What producers are told of an exception that a handler raised: its class, its message, its traceback."""
     packing: Packing | None = None
     """How content is compressed or padded before it is sealed."""
+    receipts_bytes: int = 0
+    """Of the receipts about its jobs, in each of the two clouds; 0 where there are none."""
 
     @property
     def limited(self) -> bool:

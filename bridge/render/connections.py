@@ -16,8 +16,9 @@ def connection_yaml(policy: Policy, identity: IdentityEntry) -> str:
 
     A service sees the queues it has a part in; every other role sees them all.
     """
+    scheduled = {schedule.queue for schedule in policy.schedules.values() if schedule.agent == identity.name}
     queues = {
-        name: _settings(queue, identity)
+        name: _settings(queue, identity, name in scheduled)
         for name, queue in sorted(policy.queues.items())
         if identity.role is not Role.SERVICE or identity.name in (*queue.producers, queue.workers)
     }
@@ -37,7 +38,7 @@ def connection_yaml(policy: Policy, identity: IdentityEntry) -> str:
     value = connection.model_dump()
     # A release that does not know these words refuses them, and reads the file of what needs none.
     for settings in value["queues"].values():
-        for word in [word for word in (*_LIMITS, "inbox", "canary_ms", "packing") if not settings[word]]:
+        for word in [word for word in (*_LIMITS, "inbox", "canary_ms", "packing", "receipts") if not settings[word]]:
             del settings[word]
         if settings["errors"] == "type":
             del settings["errors"]
@@ -62,7 +63,7 @@ def _schedule(schedule: Schedule) -> ScheduleSettings:
     )
 
 
-def _settings(queue: Queue, identity: IdentityEntry) -> QueueSettings:
+def _settings(queue: Queue, identity: IdentityEntry, scheduled: bool) -> QueueSettings:
     # Inboxes and canaries are told to whoever has to do with them alone: a worker of an earlier release refuses words.
     looks = identity.role in (Role.AGENT, Role.INSPECTOR) and identity.cloud == queue.home
     # Limits are told to the workers, who keep to them: one of a release that does not know them is to refuse the file.
@@ -93,5 +94,8 @@ def _settings(queue: Queue, identity: IdentityEntry) -> QueueSettings:
         errors=queue.errors if works else "type",
         # Who takes no part in it packs nothing; and who does reads what the other side packs.
         packing=queue.packing if works or identity.name in queue.producers else None,
+        # Who submits and who works leave them; who inspects looks for them.
+        receipts=queue.receipts_bytes > 0
+        and (works or scheduled or identity.name in queue.producers or identity.role is Role.INSPECTOR),
         **limits,
     )

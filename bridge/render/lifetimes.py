@@ -14,6 +14,9 @@ from bridge.policy import Policy, Queue
 DEAD_AGE_S: Final = 30 * 86_400
 """How long a dead letter waits for somebody to look at it."""
 
+RECEIPTS_AGE_S: Final = 90 * 86_400
+"""How long receipts wait to be exported: a quarter."""
+
 SENDING_S: Final = 86_400
 """The longest that the parts of one payload may take to be stored, before the message that names them."""
 

@@ -25,6 +25,7 @@ from typing import Final, Literal
 from bridge import subjects
 from bridge.job import CANARY_PRIORITY
 from bridge.policy import IdentityEntry, Policy, Queue, Role
+from bridge.receipt import any_page
 from bridge.render.crossings import Crossing, crossings
 from bridge.render.streams import plan
 from bridge.subjects import api_call
@@ -163,6 +164,7 @@ def _producer(queue: Queue, me: str) -> list[Grant]:
             ],
         ),
         *_parts(queue, subjects.any_part(name, me), queue.home, subjects.get_parts(name, me, queue.work), queue.work),
+        *_receipts(queue, me, queue.home),
         Grant("subscribe", subjects.any_event(name, me), queue.work),
         Grant("subscribe", subjects.done_of_producer(name, me), queue.home),
     ]
@@ -181,7 +183,8 @@ def _scheduler(queue: Queue, me: str) -> list[Grant]:
         subjects.direct_get(subjects.jobs_stream(name), jobs),
         subjects.direct_get(subjects.results_stream(name), subjects.any_keyed_result(name, me)),
     ]
-    return [*_publish(queue.home, asked), Grant("subscribe", subjects.done_of_keyed(name, me), queue.home)]
+    heard = Grant("subscribe", subjects.done_of_keyed(name, me), queue.home)
+    return [*_publish(queue.home, asked), *_receipts(queue, me, queue.home), heard]
 
 
 def _canary(queue: Queue, me: str) -> list[Grant]:
@@ -221,12 +224,17 @@ def _worker(queue: Queue) -> list[Grant]:
     found += _parts(queue, subjects.any_part(name), queue.work, subjects.get_parts(name, None, queue.home), queue.home)
     # What an earlier attempt streamed, to go on after it: sealed to the producer, like all that the pool writes.
     found += _publish(queue.work, [subjects.get_parts(name)] if queue.payload_bytes else [])
-    return [*found, *_publish(queue.work, local)]
+    return [*found, *_publish(queue.work, local), *_receipts(queue, queue.workers, queue.work)]
 
 
 def _parts(queue: Queue, written: str, here: str, read: str, there: str) -> list[Grant]:
     """Write parts of payloads in one's own cloud, and read the other's, one at a time and by name."""
     return [Grant("publish", written, here), Grant("publish", read, there)] if queue.payload_bytes else []
+
+
+def _receipts(queue: Queue, me: str, here: str) -> list[Grant]:
+    """Store one's own receipts in one's own cloud; inspectors read them."""
+    return _publish(here, [any_page(queue.name, me)] if queue.receipts_bytes else [])
 
 
 def _pull(stream: str, consumer: str, cloud: str, here: str) -> list[Grant]:

@@ -12,8 +12,9 @@ from typing import Any, Final, TypeAlias
 from bridge import subjects
 from bridge.payload import PART_OVERHEAD, SEALED_PART
 from bridge.policy import Policy, Queue
+from bridge.receipt import any_page, receipts_stream
 from bridge.render import lifetimes, thresholds
-from bridge.render.lifetimes import DEAD_AGE_S
+from bridge.render.lifetimes import DEAD_AGE_S, RECEIPTS_AGE_S
 
 Config: TypeAlias = dict[str, Any]
 
@@ -58,6 +59,7 @@ def plan(policy: Policy, cloud: str) -> Config:
         if queue.payload_bytes:
             age = lifetimes.parts_ms(queue, policy.max_outage_ms, job=queue.home == cloud)
             streams.append(_parts(queue, age, "jobs" if queue.home == cloud else "results"))
+        streams += [_receipts(queue)] if queue.receipts_bytes else []
         if queue.work == cloud:
             streams += [_outbox(queue), _starts(queue), _dead(queue), _refused(queue), _replay(queue)]
             streams += [_slots(queue)] if queue.limited else []
@@ -244,6 +246,19 @@ def _slots(queue: Queue) -> Config:
         max_msgs_per_subject=1,
         max_bytes=SLOTS_BYTES,
         allow_msg_ttl=True,
+        **_KEPT,
+    )
+
+
+def _receipts(queue: Queue) -> Config:
+    """P and W: receipts of those who signed them there. Full, no more is taken: nothing of a chain goes unseen."""
+    return _stream(
+        receipts_stream(queue.name),
+        f"receipts about jobs of {queue.name}",
+        subjects=[any_page(queue.name)],
+        max_bytes=queue.receipts_bytes,
+        max_age=_seconds(RECEIPTS_AGE_S),
+        **_FENCED,
         **_KEPT,
     )
 

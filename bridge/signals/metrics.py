@@ -83,6 +83,11 @@ LEDGER_BYTES: Final = _gauge("worker_ledger_bytes", "Bytes that the ledger holds
 LEDGER_LIMIT: Final = _gauge("worker_ledger_bytes_limit", "Bytes that the ledger may hold")
 LEDGER_REFUSES: Final = _gauge("worker_ledger_refuses", "Whether no work is taken for want of the ledger: 1, or 0")
 
+# --- receipts --------------------------------------------------------------------------------------
+
+RECEIPTS: Final = _counter("receipts_stored", "Receipts that the local server has stored", "queue")
+RECEIPTS_LOST: Final = _counter("receipts_lost", "Receipts that there was no room or no time to store", "queue")
+
 # --- agents ----------------------------------------------------------------------------------------
 # `cloud` is where it was seen. `via` is `own` for what this agent saw, and `peer` for what the other cloud's told it.
 

@@ -50,7 +50,19 @@ def _apis(policy: Policy, me: IdentityEntry) -> list[str]:
 
 
 def _streams(policy: Policy) -> list[str]:
-    kinds = ("JOBS", "DELAYED", "CONTROL", "RESULTS", "STARTS", "DEAD", "REFUSED", "REPLAY", "SLOTS", "PARTS")
+    kinds = (
+        "JOBS",
+        "DELAYED",
+        "CONTROL",
+        "RESULTS",
+        "STARTS",
+        "DEAD",
+        "REFUSED",
+        "REPLAY",
+        "SLOTS",
+        "PARTS",
+        "RECEIPTS",
+    )
     return [f"{kind}_{queue}" for queue in policy.queues for kind in kinds]
 
 
@@ -134,6 +146,10 @@ def _jobs(queue: Queue, me: IdentityEntry) -> list[str]:
                 acts.append(f"$JS.{queue.work}.API.DIRECT.GET.PARTS_{name}.{part}")
         if me.name != queue.workers and not _reads(me, queue.home):
             acts.append(f"$JS.{queue.home}.API.DIRECT.GET.PARTS_{name}.{part}")
+    signs = (*queue.producers, queue.workers, *(("agent-azure",) if name == "lookup" else ()))
+    for signer in (*queue.producers, queue.workers, me.name, "stranger"):
+        if signer != me.name or me.name not in signs:
+            acts.append(f"receipts.{name}.{signer}.{tail}")
     mine = f"jobs.{name}.normal.{me.name}"
     if me.name != queue.workers or not queue.limited:
         acts += [f"slots.{name}.{rest}" for rest in ("all.0", f"key.{me.name}.{'0' * 64}.0", "rate", "x")]
@@ -148,6 +164,7 @@ def _jobs(queue: Queue, me: IdentityEntry) -> list[str]:
         f"{mine}.{tail}.extra",
         f"{mine}.short",
         f"parts.{name}.{me.name}.{tail}.0",
+        f"receipts.{name}.{me.name}.{tail}.extra",
     ]
 
 

@@ -29,7 +29,7 @@ EVERY_ROLE = (
     )
     .replace("    kinds: [find]\n", "    kinds: [find]\n    concurrency: 2\n    concurrency_per_key: 1\n")
     .replace("[alpha, beta]\n", "[alpha, beta]\n    inbox: [alpha]\n")
-    .replace("    kinds:", "    max_payload: 1MiB\n    kinds:")
+    .replace("    kinds:", "    max_payload: 1MiB\n    receipts: on\n    kinds:")
 )
 EVERY_ROLE += "schedules: {daily: {agent: agent-azure, queue: lookup, kind: find, every: 1d}}\n"
 SERVICES = ("alpha", "beta", "relay", "bunny", "gamma")

@@ -15,7 +15,14 @@ from tests.unit.test_render import POLICY
 ROOT = Path(__file__).resolve().parents[2]
 DAY = 86_400_000
 MIB = 1024 * 1024
-QUEUE = replace(POLICY.queues["thumbs"], concurrency=1, max_payload=MIB, payload_bytes=8 * MIB, result_ttl_ms=2 * DAY)
+QUEUE = replace(
+    POLICY.queues["thumbs"],
+    concurrency=1,
+    max_payload=MIB,
+    payload_bytes=8 * MIB,
+    receipts_bytes=MIB,
+    result_ttl_ms=2 * DAY,
+)
 CLOUDS = {"P": QUEUE.home, "W": QUEUE.work}
 
 

@@ -65,7 +65,7 @@ def test_the_scaffold_shows_every_key_and_the_defaults(tmp_path: Path) -> None:
     assert load(tmp_path, whole).queues["thumbnails"].rate == Rate(100, 1000)
     shown = yaml.safe_load(whole)["queues"]["thumbnails"]
     settings_ = {field.name.removesuffix("_ms") for field in dataclasses.fields(Queue)} - {"name", "home", "work"}
-    settings_ = settings_ - {"packing"} | {"compression", "padding"}
+    settings_ = settings_ - {"packing", "receipts_bytes"} | {"compression", "padding", "receipts"}
     assert set(shown) == settings_
 
 
@@ -131,7 +131,7 @@ MISTAKES: list[tuple[str, str, str, str]] = [
             f"'{key}' in queue 'thumbnails' is not built",
             "remove",
         )
-        for key in ("cancel", "receipts", "audit", "slo", "events")
+        for key in ("cancel", "retention", "audit", "slo", "events")
     ),
     *(
         ("    ack_wait: 30s", f"    ack_wait: 30s\n^    {key}: 1", f"'{key}' is nothing that queue 'thumbnails'", where)
