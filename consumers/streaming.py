@@ -33,6 +33,9 @@ from bridge.errors import (
 from bridge.fence import authenticate_answer
 from bridge.job import Content, encode
 from bridge.segments import MAX_BYTES, MAX_RECORD, MAX_RECORDS, MAX_RUNS, Chain, End
+from bridge.signals import metrics
+from bridge.signals.meter import Meter
+from bridge.signals.metrics import Metric
 from bridge.transport import Message, Transport
 from consumers.case import Case
 from consumers.payloads import TROUBLE_DELAY_S, Hindered
@@ -63,11 +66,12 @@ class Streams:
         sealer: Seals and signs them.
         transport: The workers' local broker.
         worker: The name of this process, for people.
+        meter: Counts what is stored.
     """
 
-    def __init__(self, opener: Opener, sealer: Sealer, transport: Transport, worker: str) -> None:
+    def __init__(self, opener: Opener, sealer: Sealer, transport: Transport, worker: str, meter: Meter) -> None:
         self._opener, self._sealer, self._worker = opener, sealer, worker
-        self.transport = transport
+        self.transport, self.meter = transport, meter
 
     async def run(self, case: Case, written: Written, begin: Callable[[], AsyncGenerator[Any, None]]) -> Done:
         """Run a handler to its end, and have all that it yields stored.
@@ -217,6 +221,8 @@ class _Writer:
             self._written.begun = True
             goes_on = self._written.resumed and self._standing.run > 0
             self._chain = self._standing if goes_on else Chain(self._following)
+            if not goes_on and self._following > 1:
+                self._count(metrics.RESTARTS)
             self._size = self._chain.size
         return self._chain
 
@@ -279,6 +285,9 @@ class _Writer:
         case, chain = self._case, self._begun()
         sealed = self._streams.seal(case, chain, content_type, records)
         await self._publish(chain, sealed.data)
+        self._count(metrics.RECORDS, len(records))
+        self._count(metrics.SEGMENTS)
+        self._count(metrics.SEGMENT_BYTES, len(sealed.data))
         self._chain = chain.follow(sealed.core, sealed.digest)
         with contextlib.suppress(TransportError):  # whoever reads looks now and then, told or not
             await self._streams.transport.tell(subjects.event(case.key), segments.HINT)
@@ -311,6 +320,9 @@ class _Writer:
                 break
             await asyncio.sleep(pause)
         self._full = False
+
+    def _count(self, metric: Metric, by: int = 1) -> None:
+        self._streams.meter.count(metric, self._case.queue, self._case.core.kind, by=by)
 
 
 @contextlib.contextmanager

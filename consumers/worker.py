@@ -337,7 +337,7 @@ class Worker:
             cancels = Cancels(opener, transport, signals.meter)
             reports = Reports(sealer, opener, transport, worker)
             kept = Payloads(opener, sealer, transport)
-            streams = Streams(opener, sealer, transport, worker)
+            streams = Streams(opener, sealer, transport, worker, signals.meter)
             attempts = Attempts(opener, kept, streams, cancels, reports, threads, children, signals, journal)
             meter, ledger = signals.meter, self._ledger
             judge = Judge(opener, sealer, transport, self._handlers, attempts, cancels, queues, ledger, worker, meter)

@@ -8,6 +8,8 @@ import json
 import re
 import sys
 from asyncio.subprocess import PIPE
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -25,6 +27,7 @@ from consumers import Job, Reject, Retry, Worker
 from producers import Producer
 from tests.fleet import Fleet, policy, until
 
+COUNTED = ("records", "segments", "segment_bytes", "records_restarted")
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -68,6 +71,18 @@ def test_every_metric_is_used() -> None:
 # --- producers and workers ---------------------------------------------------------------------------
 
 
+@asynccontextmanager
+async def working(fleet: Fleet, worker: Worker, signals: Signals) -> AsyncIterator[None]:
+    """Run a worker by the one seam at which it shares a meter without an address."""
+    bunny, connection, transport = fleet.identities["bunny"], fleet.connection("bunny"), fleet.transport("bunny")
+    opener = Opener(bunny, fleet.trust)
+    task = asyncio.create_task(worker._serve(bunny, opener, connection, transport, signals, Probes(), None))
+    await until(lambda: worker.serving)
+    yield
+    worker.stop()
+    await task
+
+
 async def test_jobs_are_measured_on_both_sides() -> None:
     fleet, meter = Fleet.make(policy(max_attempts=2)), new_meter()
     worker, signals = Worker(), Signals(meter)
@@ -82,28 +97,13 @@ async def test_jobs_are_measured_on_both_sides() -> None:
 
     transport = fleet.transport("relay")
     relay = Producer(fleet.identities["relay"], fleet.trust, fleet.connection("relay"), transport, signals)
-    bunny = fleet.identities["bunny"]
-    working = asyncio.create_task(
-        worker._serve(  # the one seam at which both share a meter without an address
-            bunny,
-            Opener(bunny, fleet.trust),
-            fleet.connection("bunny"),
-            fleet.transport("bunny"),
-            signals,
-            Probes(),
-            None,
-        )
-    )
-    async with relay:
-        await until(lambda: worker.serving)
+    async with relay, working(fleet, worker, signals):
         handles = await relay.submit_many("thumbs", "resize", ["once", "again", "never", object()])
         results = [
             await asyncio.wait([asyncio.create_task(h.result())]) for h in handles if not isinstance(h, Exception)
         ]
         assert [done.pop().exception() is None for done, _ in results] == [True, True, False]
         now = parse(meter.text().decode())
-        worker.stop()
-        await working
     job = '{kind="resize",queue="thumbs"}'
     assert now[f"bunny_producer_jobs_submitted_total{job}"] == 3
     assert now['bunny_producer_jobs_refused_total{error="InvalidArguments",kind="resize",queue="thumbs"}'] == 1
@@ -120,6 +120,25 @@ async def test_jobs_are_measured_on_both_sides() -> None:
     for outcome, count in {"succeeded": 2, "failed": 1, "retried": 1}.items():
         assert now[f'bunny_worker_outcomes_total{{kind="resize",outcome="{outcome}",queue="thumbs"}}'] == count
     assert "bunny_worker_slots" not in parse(meter.text().decode()), "what has ended is not shown"
+
+
+async def test_records_are_counted_as_they_are_stored() -> None:
+    fleet, meter, worker = Fleet.make(policy(max_payload=1 << 20, payload_bytes=1 << 26)), new_meter(), Worker()
+
+    @worker.handler("thumbs", "resize")
+    async def count(args: int, job: Job) -> AsyncIterator[int]:
+        for n in range(args):
+            if n == 4 and job.attempt == 1:
+                raise Retry(0)
+            yield n
+
+    async with fleet.producer() as relay, working(fleet, worker, Signals(meter)):
+        job = await relay.submit("thumbs", "resize", 10)
+        await until(job.done)
+        now = parse(meter.text().decode())
+    stored = [len(message.data) for message in fleet.held("azure", "PARTS_thumbs")]
+    found = {name: now[f'bunny_worker_{name}_total{{kind="resize",queue="thumbs"}}'] for name in COUNTED}
+    assert found == dict(zip(COUNTED, (14, len(stored), sum(stored), 1), strict=True))
 
 
 async def test_a_process_serves_what_it_measures_where_it_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
