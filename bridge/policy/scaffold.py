@@ -21,7 +21,7 @@ clouds:
     servers: 1                      # or 3: a cluster, with `routes: [...]`, which keeps every stream three times
     clients: "tls://relay-nats.relay.svc:4222"            # where the services of this cloud connect
     leafnodes: "tls://relay-leaf.bridge.internal:7422"    # where the leaf dials in
-    durability: power-loss          # what a stored message outlives; `process` is faster: it syncs once a second
+    durability: power-loss          # what a stored message outlives; `process` is faster: it syncs every ten seconds
   azure:
     role: leaf
     clients: "tls://bunny-nats.bunny.svc:4222"

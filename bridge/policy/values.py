@@ -62,7 +62,7 @@ class Cloud:
     leafnodes: str | None = None
     """``tls://host:port`` where the hub takes the leaf's link, likewise; None for the leaf."""
     durability: Literal["power-loss", "process"] = "power-loss"
-    """What a PubAck outlives: ``power-loss`` syncs every write, ``process`` once a second."""
+    """What a PubAck outlives: ``power-loss`` syncs every write, ``process`` every ten seconds."""
     servers: int = 1
     """One, or a cluster of three, in which every stream has three replicas."""
     routes: tuple[str, ...] = ()

@@ -15,8 +15,12 @@ from bridge.render.crossings import crossings
 from bridge.render.permissions import link_permissions
 
 DISTRIBUTION: Final = "bunny-bridge"
-SYNC: Final = {"power-loss": "always", "process": "1s"}
-"""``sync_interval`` of each durability: every write on disk before its PubAck, or within a second."""
+SYNC: Final = {"power-loss": "always", "process": "10s"}
+"""``sync_interval`` of each durability: every write on disk before its PubAck, or within ten seconds.
+
+Not each second: a server that syncs keeps what it has read of its streams for ten seconds more, and so spends half of
+its time on collecting garbage while large payloads are read (ADR 0015).
+"""
 
 POLICY_TAG: Final = "policy:"
 """What a server's tag begins with that names the digest of its policy."""
