@@ -33,15 +33,20 @@ WARM: Final = 500
 """Jobs before those that count, a tenth of them at window 1: connections made, code warm, wraps known."""
 
 
-async def sealed(folder: Path, args: dict[str, str], jobs: int, window: int) -> Result:
+async def sealed(folder: Path, args: dict[str, str], jobs: int, window: int, queue: str = "bench") -> Result:
     """The bridge as a user has it: sealed, signed, fenced."""
     async with Producer.open(folder) as producer:
 
         async def submit(_: int) -> None:
-            handle = await producer.submit("bench", "echo", args)
+            handle = await producer.submit(queue, "echo", args)
             assert await handle.result() == args
 
         return await paced(jobs, window, submit)
+
+
+async def noted(folder: Path, args: dict[str, str], jobs: int, window: int) -> Result:
+    """The same, of a queue whose jobs leave receipts; the last of them are stored within what is measured."""
+    return await sealed(folder, args, jobs, window, "noted")
 
 
 async def modelled(folder: Path, args: dict[str, str], jobs: int, window: int) -> Result:
@@ -63,6 +68,8 @@ class Side:
     worker: tuple[str, ...]
     produce: Callable[[Path, dict[str, str], int, int], Awaitable[Result]]
     ledger: bool = False
+    pool: str = "pool"
+    """The identity of its worker."""
     lingers: float = 0.0
     """Seconds for which the hub goes on to serve the last request of a worker that has ended, and the next one's jobs
     with it, which come again only after their ack wait. The bridge's own worker stays until its requests are over."""
@@ -74,6 +81,7 @@ SIDES: Final[Mapping[str, Side]] = {
     "floor": Side(("-m", "bench.floor", "{pool}"), floor.produce, lingers=floor.EXPIRES_S + 1),
     "plain": Side(("-m", "bench.plain", "{pool}"), plain.produce, lingers=plain.EXPIRES_S + 1),
     "ledger": Side(("-m", "bench.noop"), sealed, ledger=True),
+    "receipts": Side(("-m", "bench.noop", "noted"), noted, pool="noter"),
 }
 
 
@@ -99,7 +107,7 @@ async def one_run(
     bridge: Bridge, side: Side, args: dict[str, str], jobs: int, window: int, data: Path, workers: int = 1
 ) -> Run:
     """One side, once: its workers started, warmed up, and measured."""
-    pool, producer = bridge.identity("pool"), bridge.identity("producer")
+    pool, producer = bridge.identity(side.pool), bridge.identity("producer")
     arguments = [each.format(pool=pool) for each in side.worker]
     async with contextlib.AsyncExitStack() as stack:
         pids = [
@@ -120,7 +128,7 @@ async def measure(options: argparse.Namespace) -> list[dict[str, object]]:
     """The sides in turn, for each window; medians over the repetitions."""
     args = {"data": "x" * (options.size - len('{"data":""}'))}
     with tempfile.TemporaryDirectory() as place:
-        policy = bench_policy(Path(place), options.durability)
+        policy = bench_policy(Path(place), options.durability, receipts="receipts" in options.sides)
         async with running(policy, Path(place, "bridge"), relay=options.delay > 0) as bridge:
             for relay in bridge.relays:
                 relay.delay = options.delay / 2000
@@ -153,7 +161,7 @@ def main() -> None:
         choices=SIDES,
         default=["bridge", "pydantic", "floor", "plain"],
         help="bridge; pydantic: with models at both ends; floor: nats-py, tuned; plain: nats-py as its users write it; "
-        "ledger: the bridge, its worker with a ledger",
+        "ledger: the bridge, its worker with a ledger; receipts: the bridge, of a queue whose jobs leave them",
     )
     parser.add_argument("--json", action="store_true", help="one JSON document on standard output")
     options = parser.parse_args()

@@ -1,6 +1,11 @@
-"""The worker that the benchmark runs: it returns what it was given, as JSON or as a model."""
+"""The worker that the benchmark runs: it returns what it was given, as JSON or as a model.
+
+``python -m bench.noop noted`` serves the queue whose jobs leave receipts in place of the other.
+"""
 
 from __future__ import annotations
+
+import sys
 
 from pydantic import BaseModel
 
@@ -15,17 +20,19 @@ class Echo(BaseModel):
     data: str
 
 
-@worker.handler("bench", "echo")
 async def echo(args: dict[str, str]) -> dict[str, str]:
     """Nothing but the way there and back."""
     return args
 
 
-@worker.handler("bench", "model")
 async def model(args: Echo) -> Echo:
     """The same, of a declared type."""
     return args
 
 
 if __name__ == "__main__":
+    queue = sys.argv[1] if sys.argv[1:] else "bench"
+    worker.handler(queue, "echo")(echo)
+    if queue == "bench":
+        worker.handler(queue, "model")(model)
     worker.main()

@@ -24,8 +24,24 @@ queues:
 """
 
 
-def bench_policy(folder: Path, durability: str = "process", room: str = "") -> Policy:
-    """Write it, and read it as ``bunny`` does; ``room`` is more of the queue, as ", max_pending: 7"."""
+RECEIPTS: Final = """\
+  noted: {producers: [producer], workers: noter, kinds: [echo], receipts: on}
+"""
+"""A queue beside it, with a pool of its own, whose jobs leave receipts."""
+
+
+def bench_policy(folder: Path, durability: str = "process", room: str = "", receipts: bool = False) -> Policy:
+    """Write it, and read it as ``bunny`` does.
+
+    Args:
+        folder: Where.
+        durability: Of both clouds.
+        room: More of the queue, as ", max_pending: 7".
+        receipts: Whether there is a queue ``noted`` as well.
+    """
+    text = POLICY.format(durability=durability, room=room)
+    if receipts:
+        text = text.replace("  link:", "  noter:      {cloud: azure}\n  link:") + RECEIPTS
     path = folder / "bridge.yaml"
-    path.write_text(POLICY.format(durability=durability, room=room))
+    path.write_text(text)
     return load_policy(path)

@@ -29,9 +29,17 @@ def summary(window: int, jobs: int, runs: Mapping[str, Sequence[Run]]) -> dict[s
             "p99_ms": 1000 * times[len(times) * 99 // 100],
             "cpu_us": {who: statistics.median(run.cost[who] for run in each) for who in each[0].cost},
         }
+    if "receipts" in runs and "bridge" in runs:
+        row["cpu_ratios"] = {"receipts/bridge": _cost(runs["receipts"], runs["bridge"])}
     row["ratios"] = {
         f"{one}/{other}": _ratio(runs[one], runs[other])
-        for one, other in (("bridge", "floor"), ("pydantic", "floor"), ("bridge", "plain"), ("ledger", "bridge"))
+        for one, other in (
+            ("bridge", "floor"),
+            ("pydantic", "floor"),
+            ("bridge", "plain"),
+            ("ledger", "bridge"),
+            ("receipts", "bridge"),
+        )
         if one in runs and other in runs
     }
     return row
@@ -40,6 +48,11 @@ def summary(window: int, jobs: int, runs: Mapping[str, Sequence[Run]]) -> dict[s
 def _ratio(one: Sequence[Run], other: Sequence[Run]) -> float:
     """How fast one side is, in units of the other's speed: the median over pairs that ran one after the other."""
     return statistics.median(a.result.rate / b.result.rate for a, b in zip(one, other, strict=True))
+
+
+def _cost(one: Sequence[Run], other: Sequence[Run]) -> float:
+    """What a job of one side takes of all processors, in units of the other's, likewise."""
+    return statistics.median(sum(a.cost.values()) / sum(b.cost.values()) for a, b in zip(one, other, strict=True))
 
 
 def line(row: Mapping[str, Any]) -> str:
@@ -52,4 +65,6 @@ def line(row: Mapping[str, Any]) -> str:
             f"{sum(side['cpu_us'].values()):5.0f} us of CPU ({cost})"
         )
     lines.append("  " + "   ".join(f"{pair} {ratio:.2f}" for pair, ratio in row["ratios"].items()))
+    for pair, ratio in row.get("cpu_ratios", {}).items():
+        lines.append(f"  CPU a job, {pair} {ratio:.3f}")
     return "\n".join(lines)
