@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import field, fields
 from datetime import UTC, datetime
 from functools import lru_cache
 from operator import attrgetter
@@ -16,9 +16,10 @@ from typing import Any, Final
 
 from pydantic_core import to_json
 
-from bridge import strict_json
+from bridge import stems, strict_json
+from bridge.corefields import REMEMBERED, Field, known, matching, one_of, plain, raw, read_job_id, read_name, whole
 from bridge.errors import BadFrame, Expired, FromTheFuture, UnknownVersion
-from bridge.subjects import DECIMAL, PRIORITIES, SESSION, JobKey, is_name
+from bridge.subjects import PRIORITIES, JobKey
 from bridge.values import value
 from bridge.versions import newer
 
@@ -130,6 +131,20 @@ class Core:
         Raises:
             BadFrame: A field is not what the specification allows; nothing like it may be sent.
         """
+        common = _COMMON(self)
+        stem = _WRITTEN.get(common)
+        if stem is not None and bool(self.job_digest) == (self.type != "job"):
+            joined = stems.join(stem, self.job, self.issued, self.expires, self.job_digest)
+            if joined is not None:
+                _check(self)
+                return joined
+        data = self._encoded()
+        if (parted := stems.part(data)) is not None:
+            stems.remember(_WRITTEN, common, parted.stem)
+        return data
+
+    def _encoded(self) -> bytes:
+        """The same, the long way: each field by itself."""
         value: dict[str, Any] = {"v": 1, "type": self.type}
         try:
             for name, each in _FIELDS[self.type].items():
@@ -163,6 +178,22 @@ def decode(data: bytes) -> Core:
         BadFrame: Anything else is not as specified, a field too many included.
     """
     _check_length(data)
+    parted = stems.part(data)
+    common = None if parted is None else _READ.get(parted.stem)
+    if parted is not None and common is not None and bool(parted.job_digest) == (common[0] != "job"):
+        values = list(common)
+        _, values[_JOB], values[_ISSUED], values[_EXPIRES], values[_JOB_DIGEST] = parted
+        core = Core(*values)
+        _check(core)
+        return core
+    core = _decoded(data)
+    if parted is not None:
+        stems.remember(_READ, parted.stem, _ALL(core))
+    return core
+
+
+def _decoded(data: bytes) -> Core:
+    """The same, the long way: each field by itself."""
     try:
         value = strict_json.parse_object(data)
     except ValueError:
@@ -232,141 +263,65 @@ def _spell(seconds: int) -> str:
 
 # --- fields ----------------------------------------------------------------------------------------
 
-
-@dataclass(frozen=True, slots=True)
-class _Field:
-    attribute: str
-    read: Callable[[Any], Any]
-    write: Callable[[Any], Any] | None = None
-    """None where it is in JSON as it is held."""
-
-
-_REMEMBERED: Final = 4096
-"""Values that are the same from message to message, such as names and kids, are checked once while so many others have
-not come in between: none is longer than 128 characters."""
-
 _WORKER: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
-_JOB_ID: Final = re.compile(rf"{SESSION.pattern}\.(?:{DECIMAL.pattern})")
 _TRACEPARENT: Final = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 """W3C Trace Context, 3.2: neither id is all zeros. Another version than 00 could be longer, and is refused."""
 
-
-@lru_cache(_REMEMBERED)
-def _name(value: object) -> str:
-    if type(value) is str and is_name(value):
-        return value
-    raise ValueError
+_TIME: Final = whole(2**53 - 1)
 
 
-def _one_of(*allowed: str) -> Callable[[object], str]:
-    def read(value: object) -> str:
-        if type(value) is str and value in allowed:
-            return value
-        raise ValueError
-
-    return read
-
-
-def _matching(pattern: re.Pattern[str]) -> Callable[[object], str]:
-    def read(value: object) -> str:
-        if type(value) is str and pattern.fullmatch(value):
-            return value
-        raise ValueError
-
-    return read
-
-
-def _hex(length: int) -> Callable[[object], bytes]:
-    def read(value: object) -> bytes:
-        if type(value) is str and len(value) == 2 * length:
-            data = bytes.fromhex(value)
-            if data.hex() == value:  # no capitals, and no spaces, which Python takes
-                return data
-        raise ValueError
-
-    return read
-
-
-def _whole(most: int, least: int = 0) -> Callable[[object], int]:
-    def read(value: object) -> int:
-        if type(value) is int and least <= value <= most:
-            return value
-        raise ValueError
-
-    return read
-
-
-def _job_id(value: object) -> str:
-    if type(value) is str and _JOB_ID.fullmatch(value):
-        return value
-    raise ValueError
-
-
-def _plain(attribute: str, read: Callable[[object], object]) -> _Field:
-    return _Field(attribute, read)
-
-
-def _bytes(attribute: str, length: int) -> _Field:
-    return _Field(attribute, _hex(length), bytes.hex)
-
-
-def _known(attribute: str, length: int) -> _Field:
-    return _Field(attribute, lru_cache(_REMEMBERED)(_hex(length)), bytes.hex)
-
-
-_TIME: Final = _whole(2**53 - 1)
-
-
-_time: Final = _whole(2**53 - 1, 1)
+_time: Final = whole(2**53 - 1, 1)
 """A time that says something: an absent one is left out, and never 0."""
 
 
-_ABOUT: Final[Mapping[str, _Field]] = {
-    "queue": _plain("queue", _name),
-    "kind": _plain("kind", _name),
-    "job": _plain("job", _job_id),
-    "generation": _plain("generation", _whole(2**31)),
-    "from": _plain("sender", _name),
-    "from_kid": _known("sender_kid", 32),
-    "to": _plain("recipient", _name),
-    "issued": _plain("issued", _TIME),
-    "expires": _plain("expires", _TIME),
+_ABOUT: Final[Mapping[str, Field]] = {
+    "queue": plain("queue", read_name),
+    "kind": plain("kind", read_name),
+    "generation": plain("generation", whole(2**31)),
+    "from": plain("sender", read_name),
+    "from_kid": known("sender_kid", 32),
+    "to": plain("recipient", read_name),
 }
-_ANSWER: Final[Mapping[str, _Field]] = {
-    "job_digest": _bytes("job_digest", 32),
-    "attempt": _plain("attempt", _whole(2**31)),
-    "worker": _plain("worker", lru_cache(_REMEMBERED)(_matching(_WORKER))),
+_EACH: Final[Mapping[str, Field]] = {
+    "job": plain("job", read_job_id),
+    "issued": plain("issued", _TIME),
+    "expires": plain("expires", _TIME),
 }
-_WRAPPED: Final[Mapping[str, _Field]] = {"wrap_id": _known("wrap_id", 16)}
-_ORDER: Final[Mapping[str, _Field]] = {"job_digest": _ANSWER["job_digest"]}
-_CHAIN: Final[Mapping[str, _Field]] = {
-    "run": _plain("run", _whole(2**31, 1)),
-    "segment": _plain("segment", _whole(2**31)),
-    "previous": _bytes("previous", 32),
-    "records": _plain("records", _whole(2**53 - 1, 1)),
-    "bytes": _plain("size", _whole(MAX_PAYLOAD)),
+"""What is another in each message, and so comes last (`bridge.stems`), but for a digest and what few messages have."""
+_ANSWER: Final[Mapping[str, Field]] = {
+    "attempt": plain("attempt", whole(2**31)),
+    "worker": plain("worker", lru_cache(REMEMBERED)(matching(_WORKER))),
 }
-_FIELDS: Final[Mapping[str, Mapping[str, _Field]]] = {
-    "job": {**_ABOUT, **_WRAPPED, "priority": _plain("priority", _one_of(*PRIORITIES))},
-    "result": {**_ABOUT, **_WRAPPED, **_ANSWER},
-    "start": {**_ABOUT, **_ANSWER},
-    "event": {**_ABOUT, **_WRAPPED, **_ANSWER},
-    "segment": {**_ABOUT, **_WRAPPED, **_ANSWER, **_CHAIN},
-    "control": {**_ABOUT, **_WRAPPED, **_ORDER, "action": _plain("action", _one_of(*ACTIONS))},
-    "replay": {**_ABOUT, **_WRAPPED, **_ORDER, "producer": _plain("producer", _name)},
+_WRAPPED: Final[Mapping[str, Field]] = {"wrap_id": known("wrap_id", 16)}
+_OF_JOB: Final[Mapping[str, Field]] = {**_EACH, "job_digest": raw("job_digest", 32)}
+_CHAIN: Final[Mapping[str, Field]] = {
+    "run": plain("run", whole(2**31, 1)),
+    "segment": plain("segment", whole(2**31)),
+    "previous": raw("previous", 32),
+    "records": plain("records", whole(2**53 - 1, 1)),
+    "bytes": plain("size", whole(MAX_PAYLOAD)),
 }
-_TRACED: Final[Mapping[str, _Field]] = {"traceparent": _plain("traceparent", _matching(_TRACEPARENT))}
-_TAGGED: Final[Mapping[str, _Field]] = {"args_tag": _bytes("args_tag", 32)}
-_LATER: Final[Mapping[str, _Field]] = {
-    "not_before": _plain("not_before", _time),
-    "concurrency_key": _bytes("concurrency_key", 32),
+_FIELDS: Final[Mapping[str, Mapping[str, Field]]] = {
+    "job": {**_ABOUT, **_WRAPPED, "priority": plain("priority", one_of(*PRIORITIES)), **_EACH},
+    "result": {**_ABOUT, **_WRAPPED, **_ANSWER, **_OF_JOB},
+    "start": {**_ABOUT, **_ANSWER, **_OF_JOB},
+    "event": {**_ABOUT, **_WRAPPED, **_ANSWER, **_OF_JOB},
+    "segment": {**_ABOUT, **_WRAPPED, **_ANSWER, **_OF_JOB, **_CHAIN},
+    "control": {**_ABOUT, **_WRAPPED, "action": plain("action", one_of(*ACTIONS)), **_OF_JOB},
+    "replay": {**_ABOUT, **_WRAPPED, "producer": plain("producer", read_name), **_OF_JOB},
 }
-_IN_PARTS: Final[Mapping[str, _Field]] = {
-    "transfer": _bytes("transfer", 16),
-    "index": _bytes("index", 32),
-    "length": _plain("length", _whole(MAX_PAYLOAD, 1)),
+_TRACED: Final[Mapping[str, Field]] = {"traceparent": plain("traceparent", matching(_TRACEPARENT))}
+_TAGGED: Final[Mapping[str, Field]] = {"args_tag": raw("args_tag", 32)}
+_LATER: Final[Mapping[str, Field]] = {
+    "not_before": plain("not_before", _time),
+    "concurrency_key": raw("concurrency_key", 32),
 }
-_OPTIONAL: Final[Mapping[str, Mapping[str, _Field]]] = {
+_IN_PARTS: Final[Mapping[str, Field]] = {
+    "transfer": raw("transfer", 16),
+    "index": raw("index", 32),
+    "length": plain("length", whole(MAX_PAYLOAD, 1)),
+}
+_OPTIONAL: Final[Mapping[str, Mapping[str, Field]]] = {
     "job": {**_TRACED, **_LATER, **_TAGGED, **_IN_PARTS},
     "result": {**_TRACED, **_TAGGED, **_IN_PARTS},
     "start": {},
@@ -389,4 +344,10 @@ _NOTHING: Final = {each.name: each.default for each in fields(Core) if each.init
 _NAMES: Final = tuple(_NOTHING)
 _ALL: Final = attrgetter(*_NAMES)
 _KID, _WRAP = _NAMES.index("sender_kid"), _NAMES.index("wrap_id")
+_JOB, _ISSUED, _EXPIRES, _JOB_DIGEST = map(_NAMES.index, ("job", "issued", "expires", "job_digest"))
+_COMMON: Final = attrgetter(*(name for name in _NAMES if name not in ("job", "issued", "expires", "job_digest")))
+_READ: Final[dict[bytes, tuple[Any, ...]]] = {}
+"""Values of a core that was accepted, by its stem."""
+_WRITTEN: Final[dict[tuple[Any, ...], bytes]] = {}
+"""The stem of a core that was written, by what its tail does not say."""
 _ABSENT: Final[Mapping[str, tuple[Callable[[Core], Any], Any]]] = {type_: _absent(type_) for type_ in _FIELDS}

@@ -7,7 +7,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+import re
+from dataclasses import replace
+from functools import lru_cache
 from typing import Final
 
 from bridge import crypto, packing, strict_json
@@ -16,11 +18,19 @@ from bridge.errors import BadPacking, BadPrelude, PayloadTooLarge
 from bridge.job import INLINE_LIMIT, Content, Status
 from bridge.packing import LEAST_COMPRESSED, Packing
 from bridge.payload import Manifest
+from bridge.values import value
 
 MAX_LEN: Final = 1024
 
+_STATUSES: Final[dict[bytes | None, Status | None]] = {None: None, **{str(each).encode(): each for each in Status}}
+_USUAL: Final = re.compile(
+    rb'\{"content_type":"([ !#-\[\]-~]{1,256})","length":(0|[1-9][0-9]{0,8}),"sha256":"([0-9a-f]{64})"'
+    rb'(?:,"status":"(%s)")?\}' % b"|".join(each for each in _STATUSES if each)
+)
+"""How this release writes it of a body that is not packed: no other strict JSON says the same in these bytes."""
 
-@dataclass(frozen=True, slots=True)
+
+@value(frozen=True, slots=True)
 class Inside:
     """What was sealed."""
 
@@ -48,16 +58,16 @@ def write(core: Core, content: Content, status: Status | None, how: Packing | No
         raise PayloadTooLarge(
             f"{len(content.body)} bytes are more than travel in one envelope (INLINE_LIMIT, {INLINE_LIMIT} bytes)"
         )
-    value: strict_json.Object = {
-        "content_type": content.content_type,
-        "length": len(content.body),
-        "sha256": crypto.sha256(content.body).hex(),
-    }
     if (status is not None) != (core.type == "result"):
         raise ValueError("results have a status, and nothing else has")
+    body, digest = content.body, crypto.sha256(content.body).hex()
+    if payload is None and how is None:
+        said = f'"content_type":{_quoted(content.content_type)},"length":{len(body)},"sha256":"{digest}"'
+        encoded = (f"{{{said}}}" if status is None else f'{{{said},"status":"{status}"}}').encode()
+        return b"".join((_length(encoded), encoded, body))
+    value: strict_json.Object = {"content_type": content.content_type, "length": len(body), "sha256": digest}
     if status is not None:
         value["status"] = str(status)
-    body = content.body
     if payload is not None:
         how = payload.packing
     elif how is Packing.ZSTD:
@@ -70,10 +80,17 @@ def write(core: Core, content: Content, status: Status | None, how: Packing | No
         if payload is not None:
             value["content_length"] = payload.content
     encoded = strict_json.dump(value)
+    before = b"".join((_length(encoded), encoded, body))
+    return before.ljust(packing.padded_length(len(before)), b"\0") if how is Packing.PADME else before
+
+
+_quoted: Final = lru_cache(256)(strict_json.quote)
+
+
+def _length(encoded: bytes) -> bytes:
     if len(encoded) > MAX_LEN:
         raise PayloadTooLarge(f"the content type makes the prelude longer than {MAX_LEN} bytes; shorten it")
-    before = b"".join((len(encoded).to_bytes(2), encoded, body))
-    return before.ljust(packing.padded_length(len(before)), b"\0") if how is Packing.PADME else before
+    return len(encoded).to_bytes(2)
 
 
 def read(core: Core, data: bytes) -> Inside:
@@ -83,6 +100,29 @@ def read(core: Core, data: bytes) -> Inside:
         BadPrelude: They are not as specified, or speak of another body.
         BadPacking: The body is compressed or padded otherwise than they say.
     """
+    usual = _read_usual(core, data)
+    return usual if usual is not None else _read(core, data)
+
+
+def _read_usual(core: Core, data: bytes) -> Inside | None:
+    """What is written as this release does; None where it is not, or wrong, which `_read` then names."""
+    start = 2 + int.from_bytes(data[:2])
+    if start - 2 > MAX_LEN or len(data) < start or core.length:
+        return None
+    found = _USUAL.fullmatch(data, 2, start)
+    if found is None:
+        return None
+    content_type, length, digest, ended = found.groups()
+    body, status = data[start:], _STATUSES[ended]
+    if int(length) != len(body) or (status is not None) != (core.type == "result"):
+        return None
+    if digest != crypto.sha256(body).hex().encode():
+        return None
+    return Inside(Content(content_type.decode(), body), status, None)
+
+
+def _read(core: Core, data: bytes) -> Inside:
+    """The same, the long way."""
     start = 2 + int.from_bytes(data[:2])
     payload = Manifest.of(core)
     try:

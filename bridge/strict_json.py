@@ -48,6 +48,11 @@ def dump(value: Object) -> bytes:
     return _WRITER.encode(value).encode("utf-8")
 
 
+def quote(text: str) -> str:
+    """A text as `dump` writes it."""
+    return _WRITER.encode(text)
+
+
 def b64(data: bytes) -> str:
     """base64url without padding."""
     return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
