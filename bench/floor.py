@@ -19,7 +19,7 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from pydantic_core import from_json, to_json
 
-from bench.pace import Result, paced
+from bench.pace import Drive, Result
 from bench.plain import connected
 from bridge import subjects
 from bridge.identity import Connection, Identity
@@ -79,7 +79,7 @@ async def work(folder: Path) -> None:
         await puller.ended.wait()
 
 
-async def produce(folder: Path, args: dict[str, str], jobs: int, window: int) -> Result:
+async def produce(folder: Path, args: dict[str, str], drive: Drive) -> Result:
     """The same jobs, unsealed."""
     name, session = Identity.load(folder).name, secrets.token_hex(12)
     waiting: dict[str, asyncio.Future[bytes]] = {}
@@ -108,7 +108,7 @@ async def produce(folder: Path, args: dict[str, str], jobs: int, window: int) ->
             await puback
             assert from_json(await answer) == args
 
-        return await paced(jobs, window, submit)
+        return await drive(submit)
 
 
 if __name__ == "__main__":

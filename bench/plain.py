@@ -20,7 +20,7 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.errors import TimeoutError as NoMessages
 
-from bench.pace import Result, paced
+from bench.pace import Drive, Result
 from bridge import subjects
 from bridge.identity import CA_FILE, Connection, Identity
 from bridge.subjects import JobKey
@@ -70,7 +70,7 @@ async def work(folder: Path) -> None:
                 await asyncio.gather(*map(echo, messages))
 
 
-async def produce(folder: Path, args: dict[str, str], jobs: int, window: int) -> Result:
+async def produce(folder: Path, args: dict[str, str], drive: Drive) -> Result:
     """The same jobs, unsealed."""
     identity, body = Identity.load(folder), json.dumps(args, separators=(",", ":")).encode()
     session, waiting = secrets.token_hex(12), dict[int, asyncio.Future[bytes]]()
@@ -91,7 +91,7 @@ async def produce(folder: Path, args: dict[str, str], jobs: int, window: int) ->
             await stream.publish(subject, body, headers={"Nats-Msg-Id": secrets.token_hex(16)})
             assert await answer == body
 
-        return await paced(jobs, window, submit)
+        return await drive(submit)
 
 
 if __name__ == "__main__":

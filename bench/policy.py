@@ -1,7 +1,8 @@
-"""The bridge that is measured: two clouds, one producer, one pool, one queue."""
+"""The bridge that is measured: two clouds, one producer, one pool, one queue or many."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -20,8 +21,8 @@ identities:
   prov-azure: {{cloud: azure, role: provisioner}}
   link:       {{cloud: azure, role: link}}
 queues:
-  bench: {{producers: [producer], workers: pool, kinds: [echo, model]{room}}}
 """
+QUEUE: Final = "  {name}: {{producers: [producer], workers: pool, kinds: [echo, model]{room}}}\n"
 
 
 RECEIPTS: Final = """\
@@ -30,16 +31,25 @@ RECEIPTS: Final = """\
 """A queue beside it, with a pool of its own, whose jobs leave receipts."""
 
 
-def bench_policy(folder: Path, durability: str = "process", room: str = "", receipts: bool = False) -> Policy:
+def bench_policy(
+    folder: Path,
+    durability: str = "process",
+    room: str = "",
+    queues: Sequence[str] = ("bench",),
+    *,
+    receipts: bool = False,
+) -> Policy:
     """Write it, and read it as ``bunny`` does.
 
     Args:
         folder: Where.
         durability: Of both clouds.
-        room: More of the queue, as ", max_pending: 7".
+        room: More of each queue, as ", max_pending: 7".
+        queues: Their names.
         receipts: Whether there is a queue ``noted`` as well.
     """
-    text = POLICY.format(durability=durability, room=room)
+    text = POLICY.format(durability=durability)
+    text += "".join(QUEUE.format(name=name, room=room) for name in queues)
     if receipts:
         text = text.replace("  link:", "  noter:      {cloud: azure}\n  link:") + RECEIPTS
     path = folder / "bridge.yaml"

@@ -1,7 +1,8 @@
 """Writes what was measured into ``docs/performance.md``, and draws it.
 
-``python -m bench.report jobs.json [peers.json]``: what ``python -m bench --json`` and ``python -m bench.peers --json``
-printed. Tables go between their marks, the drawing into ``docs/performance.svg``. The same input gives the same bytes.
+``python -m bench.report jobs.json peers.json idle.json ...``: what ``python -m bench --json`` and the other benchmarks
+printed, any of them; each document says which table it is. Tables go between their marks, the drawing of jobs and peers
+into ``docs/performance.svg``. The same input gives the same bytes.
 """
 
 from __future__ import annotations
@@ -9,10 +10,12 @@ from __future__ import annotations
 import argparse
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 from xml.sax.saxutils import escape
+
+from bench.rows import cell
 
 DOCS: Final = Path(__file__).parent.parent / "docs"
 NAMES: Final = {
@@ -113,20 +116,30 @@ def _list(lines: Iterable[str]) -> list[str]:
     return [f"- {each}" for each in lines]
 
 
+def rows_table(document: Mapping[str, Any]) -> str:
+    """Of a benchmark whose rows all have the same headings."""
+    names = list(document["rows"][0])
+    lines = [f"| {' | '.join(names)} |", "|---" * len(names) + "|"]
+    return "\n".join([*lines, *(f"| {' | '.join(map(cell, row.values()))} |" for row in document["rows"])])
+
+
+TABLES: Final[Mapping[str, Callable[[Mapping[str, Any]], str]]] = {"jobs": jobs_table, "peers": peers_table}
+"""By what a document says it is; of all others `rows_table`."""
+
+
 def main() -> None:
-    """Read both, write the document and the drawing."""
+    """Read them, write the document and the drawing."""
     parser = argparse.ArgumentParser(prog="python -m bench.report", description=__doc__)
-    parser.add_argument("jobs", type=Path, help="what `python -m bench --json` printed")
-    parser.add_argument("peers", type=Path, nargs="?", help="what `python -m bench.peers --json` printed")
-    options = parser.parse_args()
-    tables = {"jobs": (jobs_table, options.jobs), "peers": (peers_table, options.peers)}
-    found = {name: (table, json.loads(path.read_text())) for name, (table, path) in tables.items() if path is not None}
-    document = DOCS / "performance.md"
-    text = document.read_text()
-    for name, (table, values) in found.items():
-        text = placed(text, name, table(values))
-    document.write_text(text)
-    (DOCS / "performance.svg").write_text(drawing([values for _, values in found.values()]))
+    parser.add_argument("files", type=Path, nargs="+", help="what a benchmark printed with --json")
+    documents = {each["what"]: each for each in (json.loads(path.read_text()) for path in parser.parse_args().files)}
+    place = DOCS / "performance.md"
+    text = place.read_text()
+    for what, document in documents.items():
+        text = placed(text, what, TABLES.get(what, rows_table)(document))
+    place.write_text(text)
+    if "jobs" in documents:
+        drawn = [documents[what] for what in TABLES if what in documents]
+        (DOCS / "performance.svg").write_text(drawing(drawn))
 
 
 if __name__ == "__main__":

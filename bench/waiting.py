@@ -14,7 +14,7 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from datetime import timedelta
 from pathlib import Path
 
@@ -58,15 +58,14 @@ async def template(folder: Path, size: int) -> tuple[JobKey, Message]:
     return handle.key, message
 
 
-async def store(folder: Path, key: JobKey, message: Message, first: int, last: int) -> None:
-    """Store the same bytes as jobs ``first`` to ``last``: a PubAck for every `CHUNK`, which the server has then all."""
+async def store(folder: Path, message: Message, names: Sequence[str]) -> None:
+    """Store the same bytes under so many subjects: a PubAck for every `CHUNK`, which the server has then all."""
     headers = {name: value for name, value in message.headers.items() if name.startswith("Bunny-")}
     async with plain.connected(folder) as client:
         jetstream = client.jetstream()
-        for n in range(first, last + 1):
-            subject = subjects.delayed(key._replace(n=n))
+        for n, subject in enumerate(names, 1):
             unique = {**headers, "Nats-Msg-Id": f"{n:032x}"}
-            if n % CHUNK and n != last:
+            if n % CHUNK and n != len(names):
                 await client.publish(subject, message.data, headers=unique)
             else:
                 await jetstream.publish(subject, message.data, headers=unique, timeout=60)
@@ -155,8 +154,9 @@ async def row(bridge: Bridge, jobs: int, size: int) -> dict[str, object]:
         print(f"{jobs} {what}: {found}", file=sys.stderr, flush=True)
         return found
 
+    copies = [subjects.delayed(key._replace(n=n)) for n in range(2, jobs + 1)]
     found: dict[str, object] = {"jobs": jobs, "message_bytes": len(message.data)}
-    found["stored"] = await costs("stored", await timed(store(producer, key, message, 2, jobs)))
+    found["stored"] = await costs("stored", await timed(store(producer, message, copies)))
     found["stored, restarted"] = await costs("stored, restarted", await timed(bridge.restart("aws")))
     await bridge.until_flowing()
     found["put off"] = await costs("put off", await timed(put_off(pool, "aws", jobs, 30)))

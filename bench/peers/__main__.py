@@ -21,10 +21,10 @@ from typing import Any, Final
 
 import uvloop
 
-from bench.__main__ import SIDES, one_run
 from bench.pace import Result
 from bench.peers.servers import HERE, environment, nats, redis
 from bench.policy import bench_policy
+from bench.sides import SIDES, one_run
 from bridge.devserver import running
 from bridge.observe import configure
 
@@ -131,7 +131,11 @@ def main() -> None:
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         rows = runner.run(measure(options))
     if options.json:
-        print(json.dumps({"size": options.size, "durability": options.durability, "rows": rows}, indent=2))
+        print(
+            json.dumps(
+                {"what": "peers", "size": options.size, "durability": options.durability, "rows": rows}, indent=2
+            )
+        )
 
 
 if __name__ == "__main__":
