@@ -37,7 +37,7 @@ def main(arguments: list[str]) -> int:
         print(f"compose: {error}", file=sys.stderr)
         return 2
     group = _hand_over(folder)
-    write_file(folder.path / "env", _environment(folder, group))
+    write_file(folder.path / "env", _environment(policy_file, folder, group))
     return 0
 
 
@@ -63,13 +63,14 @@ def _hand_over(folder: Folder) -> int:
     return group
 
 
-def _environment(folder: Folder, group: int) -> str:
+def _environment(policy_file: Path, folder: Folder, group: int) -> str:
     """Variables of compose.yaml. The digest makes Compose replace the containers of changed files."""
     trust = bundle.read_payload((folder.path / TRUST_FILE).read_bytes())
     mounted = (path for top in ("rendered", "pki", "identities") for path in (folder.path / top).rglob("*"))
     names = sorted(path for path in mounted if path.is_file())
     digest = sha256(b"".join(sha256(path.read_bytes()).digest() for path in names)).hexdigest()
     values = {
+        "BUNNY_POLICY": policy_file.resolve(),
         "BUNNY_FOLDER": folder.path,
         "BUNNY_GROUP": group,
         "BUNNY_TRUST_MIN_VERSION": int(trust["version"]),

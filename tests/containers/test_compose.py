@@ -20,6 +20,8 @@ from tests.containers.engine import ROOT, Images, build, docker, health, inspect
 
 SERVERS = {"hub", "leaf"}
 SERVICES = {*SERVERS, "bunny", "provision-aws", "provision-azure"}
+EVERYONE = {"relay", "bunny", *(f"{who}-{cloud}" for who in ("ops", "provisioner") for cloud in ("aws", "azure"))}
+EVERYONE |= {"azure-link"}
 NOTICED_S = 60
 """A silent link is noticed after two pings without an answer, 10 s apart, and three looks of the health check."""
 
@@ -171,6 +173,15 @@ def test_what_is_prepared_again_replaces_no_container(clouds: Clouds) -> None:
     prepare(clouds.folder)
     assert clouds.run("up", "--detach", "--wait").returncode == 0
     assert docker("ps", "--quiet", "--no-trunc", "--filter", f"name={clouds.project}-") == before
+
+
+def test_everything_is_as_the_policy_says(clouds: Clouds) -> None:
+    proved = clouds.run("run", "--rm", "--no-TTY", "--no-deps", "prove", "--json")
+    assert proved.returncode == 0, proved.stdout + proved.stderr
+    found = json.loads(proved.stdout)
+    assert {each["identity"] for each in found["identities"]} == {*EVERYONE, "(anyone)"}
+    assert not any(each["differing"] for each in found["identities"])
+    assert (found["not_run"], found["acts"] > 7_000) == ([], True)
 
 
 def test_a_cut_link_is_unhealthy_and_loses_no_job(clouds: Clouds) -> None:

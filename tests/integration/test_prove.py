@@ -18,6 +18,7 @@ from tests.acceptance.typed import bunny
 from tests.integration.forbidden import SESSION
 from tests.integration.plain import plain, stored
 from tests.integration.test_permissions import every_role
+from tests.load import clustered
 from tests.support import write_policy
 
 DELETE = "$JS.API.STREAM.DELETE.JOBS_thumbs"
@@ -27,7 +28,8 @@ DELETES = {f"publish {DELETE}", f"publish {DELETE.replace('API', 'aws.API')}"}
 
 def stand(bridge: Bridge, *names: str) -> Stand:
     folders = {name: bridge.identity(name) for name in names or bridge.policy.identities}
-    return Stand(bridge.policy, folders, bridge.folder.pki, [f"tls://127.0.0.1:{bridge.ports['aws'].leafnodes}"])
+    links = [f"tls://127.0.0.1:{bridge.ports[hub.name].leafnodes}" for hub in bridge.of("aws")]
+    return Stand(bridge.policy, folders, bridge.folder.pki, links)
 
 
 async def proved(bridge: Bridge, name: str) -> dict[str, Found]:
@@ -108,6 +110,24 @@ async def test_what_was_changed_by_hand_is_found_and_by_name(tmp_path: Path) -> 
 
         await _narrowed(bridge)
         await _stream(bridge)
+
+
+async def test_each_server_of_a_cluster_is_tried(tmp_path: Path) -> None:
+    async with running(write_policy(tmp_path, clustered("aws")), tmp_path / "b") as bridge:
+        found = await prove(stand(bridge))
+        assert [(each.name, each.not_run, each.differing) for each in found if not each.whole or each.differing] == []
+
+        path, odd = rendered(bridge, "aws"), bridge.servers["aws.2"]
+        before = path.read_text()
+        path.write_text(re.sub(r"(# alpha: service.*?publish: \{\s*allow: \[)", rf'\1"{DELETE}", ', before, flags=re.S))
+        await odd.reload()  # the others have what was rendered
+        assert await proved(bridge, "alpha") == dict.fromkeys(DELETES, Found.ALLOWED)
+        path.write_text(before)
+        await odd.reload()
+
+        await odd.kill()
+        alpha = next(each for each in await prove(stand(bridge, "alpha")) if each.name == "alpha")
+        assert "127.0.0.1" in alpha.not_run
 
 
 async def _narrowed(bridge: Bridge) -> None:
