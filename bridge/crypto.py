@@ -10,6 +10,7 @@ import hmac
 import os
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Final, Literal
 
 import nkeys
@@ -64,11 +65,16 @@ def sha256(data: bytes | memoryview) -> bytes:
     return hashlib.sha256(data).digest()
 
 
-def sha256_twice(data: memoryview, first: int) -> tuple[bytes, bytes]:
+def hashing(data: bytes) -> hashlib._Hash:
+    """SHA-256 of the first bytes of what is to be hashed whole as well."""
+    return hashlib.sha256(data)
+
+
+def sha256_twice(first: bytes | memoryview, rest: bytes | memoryview) -> tuple[bytes, bytes]:
     """SHA-256 of the first bytes, and of all of them, in one pass."""
-    digest = hashlib.sha256(data[:first])
+    digest = hashlib.sha256(first)
     of_first = digest.digest()
-    digest.update(data[first:])
+    digest.update(rest)
     return of_first, digest.digest()
 
 
@@ -147,9 +153,7 @@ class SigningKey:
 
 def leaf_hash(data: bytes | memoryview) -> bytes:
     """The hash of a leaf: SHA-256(0x00 ‖ data)."""
-    digest = hashlib.sha256(b"\x00")
-    digest.update(data)
-    return digest.digest()
+    return hashlib.sha256(b"".join((b"\x00", data))).digest()
 
 
 def _node_hash(left: bytes, right: bytes) -> bytes:
@@ -182,6 +186,7 @@ def merkle_tree(leaves: Sequence[bytes]) -> tuple[bytes, list[list[bytes]]]:
     return level[0], paths
 
 
+@lru_cache(4096)
 def path_length(index: int, size: int) -> int:
     """How many hashes the inclusion path of leaf ``index`` has in a tree of ``size`` leaves."""
     length, last = 0, size - 1

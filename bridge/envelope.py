@@ -19,7 +19,7 @@ from typing import Final, TypeVar
 from bridge import crypto, prelude
 from bridge import frame as frames
 from bridge.core import Core
-from bridge.crypto import MAX_TREE, Derivation, KemPublicKey, SigningKey
+from bridge.crypto import MAX_TREE, Derivation, KemKey, KemPublicKey, SigningKey
 from bridge.errors import BadSignature, WrongRecipient
 from bridge.frame import MAX_RECIPIENTS
 from bridge.identity import Identity
@@ -129,6 +129,8 @@ class Unsigned:
     """As it is sent."""
     head: bytes = field(repr=False)
     """Every byte before the signature block."""
+    digest: bytes
+    """SHA-256 of them."""
     ciphertext: bytes = field(repr=False)
     key: SigningKey
     """What its core says that it is signed with."""
@@ -184,8 +186,8 @@ class Sealer:
         return [
             Sealed(
                 each.core,
-                b"".join((each.head, frames.signature_block(kid, size, index, path, signature), each.ciphertext)),
-                crypto.sha256(each.head),
+                frames.signed(each.head, kid, size, index, path, signature, each.ciphertext),
+                each.digest,
             )
             for index, (each, path) in enumerate(zip(messages, paths, strict=True))
         ]
@@ -199,7 +201,8 @@ class Sealer:
         if not draft.recipients:
             signer = self._ring.identity.sign[-1]
             core = draft.core.signed_by(signer.kid, b"")
-            return Unsigned(core, frames.close(frames.head(core, ()), b""), b"", signer)
+            head = frames.head(core, ()) + frames.closing(b"")
+            return Unsigned(core, head, crypto.sha256(head), b"", signer)
         if draft.wrap is None:
             wrap = self._used(draft.recipients, now_ms)
         else:
@@ -208,9 +211,12 @@ class Sealer:
         content = draft.content or _NOTHING
         body = prelude.write(core, content, draft.status, draft.packing, draft.payload)
         before = frames.head(core, wrap.parts)
-        key = wrap.keys.key(_BODY_LABEL + crypto.sha256(before))
+        hashing = crypto.hashing(before)
+        key = wrap.keys.key(_BODY_LABEL + hashing.digest())
         ciphertext = crypto.seal_body(key, _context(core), body)
-        return Unsigned(core, frames.close(before, ciphertext), ciphertext, wrap.key)
+        closing = frames.closing(ciphertext)
+        hashing.update(closing)
+        return Unsigned(core, before + closing, hashing.digest(), ciphertext, wrap.key)
 
     def wrap(self, recipients: tuple[KemPublicKey, ...], now_ms: int) -> Wrap:
         """A secret for one message whose payload is sealed first, which may take longer than a wrap lasts."""
@@ -322,20 +328,24 @@ class Opener:
         core = message.core
         if core.recipient != self._name:
             raise WrongRecipient(f"addressed to another principal than {self._name}")
-        keys = {key.kid: key for key in self.ring.identity.kem}  # one, or two while one takes the other's place
-        mine = next(((kid, wrap) for kid, wrap in message.wraps if kid in keys), None)
-        if mine is None:
-            raise WrongRecipient(f"sealed to no key that {self._name} has")
-        kid, wrap = mine
-        cached = (kid, core.sender_kid, core.wrap_id, wrap)
+        mine, wrap = self._mine(message.wraps)
+        cached = (mine.kid, core.sender_kid, core.wrap_id, wrap)
         secret = self._secrets.get(cached)
         if secret is None:
-            secret = Derivation(keys[kid].unwrap(wrap, _wrap_info(core.sender_kid, kid, core.wrap_id)))
+            secret = Derivation(mine.unwrap(wrap, _wrap_info(core.sender_kid, mine.kid, core.wrap_id)))
             _remember(self._secrets, cached, secret)
         key = secret.key(_BODY_LABEL + message.head_digest)
         inside = prelude.read(core, crypto.open_body(key, _context(core), message.ciphertext))
         payload = PartOpener(secret.secret, inside.payload) if inside.payload is not None else None
         return Opened(core, message.digest, inside.content, inside.status, payload)
+
+    def _mine(self, wraps: Sequence[tuple[bytes, bytes]]) -> tuple[KemKey, bytes]:
+        keys = self.ring.identity.kem  # one, or two while one takes the other's place
+        for kid, wrap in wraps:
+            for key in keys:
+                if key.kid == kid:
+                    return key, wrap
+        raise WrongRecipient(f"sealed to no key that {self._name} has")
 
 
 def _batch_message(kid: bytes, size: int, root: bytes) -> bytes:

@@ -79,7 +79,7 @@ def parse(data: bytes) -> Frame:
     ciphertext_len, ciphertext_digest = _CLOSE.unpack_from(data, at)
     at += _CLOSE.size
     head = view[:at]
-    before_digest, digest = crypto.sha256_twice(head, before)
+    before_digest, digest = crypto.sha256_twice(head[:before], head[before:])
     kid, size, index = _BLOCK.unpack_from(data, at)
     at += _BLOCK.size
     if not index < size <= MAX_TREE:
@@ -107,11 +107,13 @@ def head(core: Core, wraps: Sequence[tuple[bytes, bytes]]) -> bytes:
     )
 
 
-def close(head: bytes, ciphertext: bytes) -> bytes:
-    """Every byte before the signature block."""
-    return b"".join((head, len(ciphertext).to_bytes(8), crypto.sha256(ciphertext)))
+def closing(ciphertext: bytes) -> bytes:
+    """What stands between these and the signature block."""
+    return _CLOSE.pack(len(ciphertext), crypto.sha256(ciphertext))
 
 
-def signature_block(kid: bytes, size: int, index: int, path: Sequence[bytes], signature: bytes) -> bytes:
-    """Everything between head and ciphertext."""
-    return b"".join((kid, struct.pack(">QB", size, index), *path, signature))
+def signed(
+    head: bytes, kid: bytes, size: int, index: int, path: Sequence[bytes], signature: bytes, ciphertext: bytes
+) -> bytes:
+    """An envelope: ``head`` is every byte before the signature block."""
+    return b"".join((head, _BLOCK.pack(kid, size, index), *path, signature, ciphertext))
