@@ -14,7 +14,7 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; 
 	$$p -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && { echo $$p; break; }; done)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format bench bench-guard bench-peers images compose-up compose-demo compose-down lock audit sbom secrets fuzz clean
+.PHONY: help install demo test lint format bench bench-guard bench-peers images compose-up compose-demo compose-down lock audit sbom secrets fuzz mutate clean
 
 help: ## print this list
 	@echo "make TARGET [ARGS='...']"
@@ -82,6 +82,9 @@ lock: ## rewrite requirements.lock from pyproject.toml (needs uv); ARGS=--upgrad
 
 fuzz: $(STAMP) ## feed what reads bytes from outside with bytes that no test thought of (needs atheris); ARGS='--minutes 30'
 	@$(BIN)/python -m tests.fuzz $(ARGS)
+
+mutate: $(STAMP) ## break the verifying code in every small way, and see that a test fails; ARGS='--module bridge/trust.py'
+	@$(BIN)/python -m tests.mutate $(ARGS)
 
 audit: $(STAMP) ## known vulnerabilities of locked versions, by pip-audit if it is installed; else it says that it did not check
 	@$(BIN)/python deploy/supply/audit.py

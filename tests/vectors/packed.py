@@ -34,10 +34,16 @@ def framed(data: bytes, **options: int) -> bytes:
     return zstd.compress(data, options={getattr(Option, name): value for name, value in options.items()})
 
 
-def wide(data: bytes) -> bytes:
+def wide(data: bytes, window_log: int = 20) -> bytes:
     """A frame that does not say how much it holds, and wants 1 MiB to look back."""
-    writer = zstd.ZstdCompressor(options={Option.window_log: 20, Option.content_size_flag: 0})
+    writer = zstd.ZstdCompressor(options={Option.window_log: window_log, Option.content_size_flag: 0})
     return writer.compress(data) + writer.flush()
+
+
+def endless(data: bytes) -> bytes:
+    """A frame that holds all of the data, in blocks of which none is the last."""
+    writer = zstd.ZstdCompressor(options={Option.window_log: 18})
+    return writer.compress(data, mode=writer.FLUSH_BLOCK)
 
 
 def inline(body: bytes, packing: Packing) -> tuple[bytes, list[bytes]]:

@@ -20,7 +20,7 @@ from bridge.packing import Packing
 from tests.vectors import independent, independent_packing
 from tests.vectors.independent_payload import read_payload
 from tests.vectors.labels import NOW
-from tests.vectors.packed import ACCEPTED, CASES, PART, framed, inline
+from tests.vectors.packed import ACCEPTED, CASES, PART, endless, framed, inline, wide
 from tests.vectors.payloads import sent
 from tests.vectors.strictness import Refused
 from tests.vectors.test_own import BUNDLE, KEYS, TRUST, identity
@@ -110,3 +110,15 @@ def test_h26_a_bomb_is_never_more_than_it_was_declared_to_be(claimed: int) -> No
         assert tracemalloc.get_traced_memory()[1] < 3 * PART
     finally:
         tracemalloc.stop()
+
+
+def test_a_frame_that_does_not_end_is_refused() -> None:
+    with pytest.raises(BadPacking, match="of the length"):
+        packing.decompressed(endless(b"a" * 1_000), 1_000)
+
+
+def test_what_asks_for_more_memory_than_a_part_is_refused() -> None:
+    data = bytes(1 << 20)
+    assert packing.decompressed(wide(data, window_log=18), len(data)) == data
+    with pytest.raises(BadPacking, match="does not open"):
+        packing.decompressed(wide(data, window_log=19), len(data))
