@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from bridge.errors import BadReceipts, NotAuthorised, UnknownKey
+from bridge.errors import BadReceipts, NotAuthorised
 from bridge.receipt import ENDS, NOTHING_BEFORE, OF_WORKERS, STATUSES, Event, Receipt, Signed, read
 from bridge.trust import SKEW_MS, Trust
 
@@ -143,7 +143,7 @@ def verify(lines: Iterable[tuple[str, bytes]], bundles: Sequence[Trust], now_ms:
     Args:
         lines: The pages of both clouds, each with where it stands, for words.
         bundles: Trust bundles that verified, the current one and those before it: a page counts if one of them has the
-            key that signed it, valid when it was signed, and grants what it says.
+            key that signed it, not expired when it was signed, and grants what it says.
         now_ms: The time.
     """
     account = Account()
@@ -165,22 +165,22 @@ def verify(lines: Iterable[tuple[str, bytes]], bundles: Sequence[Trust], now_ms:
 
 def _untrusted(signed: Signed, bundles: Sequence[Trust], now_ms: int) -> str | None:
     """Why a page counts for nothing; None where it counts."""
-    page, problem = signed.page, "no bundle"
+    page = signed.page
     what = f"page {page.page} of {ChainId(page.queue, page.signer, page.session)}"
     if page.time > now_ms + SKEW_MS:
         return f"{what} is signed in the future"
+    problem = "signed with a key that no bundle given has; name older ones too, with --bundle"
     for trust in bundles:
-        try:
-            peer, key = trust.signer(signed.kid, page.time)
-        except UnknownKey:
-            problem = "signed with a key that no bundle given has for its time; name older ones too, with --bundle"
-            continue
+        owner, key, lifetime = trust.owner(signed.kid)
         if page.bridge != trust.bridge:
             problem = f"of another bridge, {page.bridge}"
-        elif peer.name != page.signer:
-            problem = f"signed with a key of {peer.name}"
-        elif page.time >= trust.expires_ms:
-            problem = "signed after the trust bundle had expired; name the one that followed, with --bundle"
+        elif owner is None or key is None or lifetime is None:
+            continue
+        elif owner.name != page.signer:
+            problem = f"signed with a key of {owner.name}"
+        elif page.time > min(lifetime.not_after, trust.expires_ms):
+            # Not before it was issued is no matter: it says whose the key is, and when it was used its holder says.
+            problem = "signed after its key, or the bundle, had expired; name the one that followed, with --bundle"
         elif not signed.verifies(key):
             return f"{what}: the signature does not verify"
         elif (stranger := _not_granted(signed, trust)) is not None:

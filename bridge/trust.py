@@ -212,6 +212,10 @@ class Trust:
             raise UnknownKey(f"signed with a key of {peer.name} that is not valid now")
         return peer, key
 
+    def owner(self, kid: bytes) -> tuple[Peer, VerifyKey, Lifetime] | tuple[None, None, None]:
+        """The principal whose signing key this is, the key, and when it may be used; all None if nobody has it."""
+        return self._signers.get(kid, (None, None, None))
+
     def peer(self, name: str) -> Peer:
         """The principal of that name.
 

@@ -11,12 +11,16 @@ import pytest
 
 from bridge import dsse, receipt
 from bridge.audit import Account, verify
+from bridge.bundle import sign_payload
 from bridge.crypto import SigningKey
 from bridge.errors import BadReceipts
+from bridge.identity import Identity
 from bridge.receipt import NOTHING_BEFORE, Event, Page, Receipt
+from bridge.trust import Trust
 from tests.world import SESSION, World
 
 DIGEST, RESULT = b"d" * 32, b"r" * 32
+HOUR = 3_600_000
 JOB = f"{SESSION}.1"
 WORLD = World()
 
@@ -76,7 +80,6 @@ def test_what_both_sides_signed_is_whole() -> None:
         (page("relay", RELAY, queue="lookup"), "", "no part in"),
         (page("relay", RELAY, bridge="other"), "", "of another bridge, other"),
         (page("relay", RELAY, time=WORLD.now + 600_000), "", "signed in the future"),
-        (page("relay", RELAY, time=0), "", "signed with a key that no bundle given has for its time"),
         (page("relay", RELAY, time=WORLD.now + 3_600_000), "", "signed in the future"),
     ],
 )
@@ -170,6 +173,36 @@ def test_a_full_page_of_the_longest_names_fits() -> None:
     line = signed(page(name, (longest,) * receipt.MAX_RECEIPTS, queue=name, bridge=name), "relay")
     assert len(line) <= receipt.MAX_PAGE_LEN
     assert receipt.read(line).page.receipts == (longest,) * receipt.MAX_RECEIPTS
+
+
+# --- keys ------------------------------------------------------------------------------------------
+
+
+def test_what_was_signed_before_a_key_was_replaced_counts_by_the_bundle_of_then() -> None:
+    after = World({**WORLD.identities, "relay": Identity.generate("relay")}, WORLD.roots, WORLD.now)
+    one, two = chain(RELAY[:2], RELAY[2:])
+    lines = [
+        ("theirs", THEIRS),
+        ("one", signed(one)),
+        ("two", receipt.write(two, after.identities["relay"].sign[-1])[0]),
+    ]
+    whole = verify(lines, [after.trust(2), WORLD.trust()], WORLD.now)
+    assert (whole.problems, whole.unended) == ([], [])
+    now_alone = verify(lines, [after.trust(2)], WORLD.now)
+    assert "one: page 0 of relay on thumbs" in now_alone.problems[0]
+    assert "signed with a key that no bundle given has" in now_alone.problems[0]
+
+
+def test_a_bundle_says_nothing_of_the_time_after_its_end() -> None:
+    issued = WORLD.now - 2 * HOUR  # good for one
+    old = Trust.verify(sign_payload(WORLD.payload(1, issued), WORLD.roots), WORLD.roots_json(), issued)
+    lines = [("one", signed(page("relay", RELAY))), ("two", THEIRS)]
+    found = verify(lines, [old], WORLD.now)
+    assert len(found.problems) == 2
+    assert all("had expired; name the one that followed" in each for each in found.problems)
+    early = [("one", signed(page("relay", RELAY, time=issued))), ("two", signed(page("bunny", BUNNY, time=issued)))]
+    assert verify(early, [old], WORLD.now).problems == []
+    assert verify(early, [WORLD.trust()], WORLD.now).problems == []  # a later one says whose the key is, too
 
 
 # --- chains ----------------------------------------------------------------------------------------
