@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import secrets
 from collections import deque
 from collections.abc import AsyncIterator
@@ -134,7 +135,9 @@ class _Chain:
             return
         now = now_ms()
         if self._writer is None:
-            self._writer = asyncio.create_task(self._write(), name=f"receipts-{self._queue}")
+            # It outlives whose receipt is the first, and is to log and trace nothing in that one's name.
+            alone, name = contextvars.Context(), f"receipts-{self._queue}"
+            self._writer = asyncio.create_task(self._write(), name=name, context=alone)
             self._add(Receipt(Event.OPENED, now))
         self._add(Receipt(event, now, job, generation, kind, peer, digest, attempt, outcome, result))
 

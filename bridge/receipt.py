@@ -127,7 +127,7 @@ class Signed:
 
     def verifies(self, key: VerifyKey) -> bool:
         """Whether it is that key's."""
-        return key.kid == self.kid and key.verify(self.signature, dsse.signed_bytes(self.payload, PAYLOAD_TYPE))
+        return key.verify(self.signature, dsse.signed_bytes(self.payload, PAYLOAD_TYPE))
 
 
 # --- names -----------------------------------------------------------------------------------------

@@ -232,6 +232,14 @@ def test_pages_that_do_not_follow_one_another_are_told() -> None:
     assert any("counts receipts that the page before" in each for each in problems(THEIRS, *map(signed, (one, again))))
 
 
+def test_pages_that_are_missing_are_named_with_what_stood_in_them() -> None:
+    one, two, three = map(signed, chain(RELAY[:1], RELAY[1:3], RELAY[3:]))
+    chain_of = f"relay on thumbs, session {SESSION}: "
+    assert f"{chain_of}page 1 with receipts 1 to 2 missing" in problems(THEIRS, one, three)
+    assert f"{chain_of}pages 0 to 1 with receipts 0 to 2 missing" in problems(THEIRS, three)
+    assert f"{chain_of}page 0 with receipts 0 to 0 missing" in problems(THEIRS, two, three)
+
+
 def test_a_chain_begins_and_ends_where_it_says() -> None:
     headless = page("relay", RELAY[1:])
     assert any("is not opened by receipt 0" in each for each in problems(THEIRS, signed(headless)))
@@ -272,6 +280,10 @@ def test_a_replay_is_submitted_once_and_need_not_be_received() -> None:
     replayed = signed(page("bunny", (*BUNNY[:3], *again, BUNNY[3])))
     found = account(signed(page("relay", RELAY)), replayed)
     assert (found.problems, len(found.runs)) == ([], 2)
+    of_nothing = tuple(replace(each, digest=b"x" * 32) for each in again)
+    made_up = signed(page("bunny", (*BUNNY[:3], *of_nothing, BUNNY[3])))
+    (problem,) = problems(signed(page("relay", RELAY)), made_up)
+    assert problem.endswith("(generation 1): not submitted")
 
 
 def test_what_another_found_done_is_whole_by_the_one_who_did_it() -> None:

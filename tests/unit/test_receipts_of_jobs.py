@@ -3,20 +3,39 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from bridge import journal
-from bridge.errors import DeadlineExceeded, FencePoisoned, JobCancelled, JobFailed, KeyConflict, PublishTimeout
+from bridge import journal, subjects
+from bridge.clock import now_ms
+from bridge.core import Core
+from bridge.crypto import KemPublicKey
+from bridge.envelope import Draft
+from bridge.errors import (
+    DeadlineExceeded,
+    FencePoisoned,
+    JobCancelled,
+    JobFailed,
+    KeyConflict,
+    PublishTimeout,
+    UnknownKey,
+)
 from bridge.fence import RESEND_HEADER
+from bridge.job import CANARY, Status, encode
+from bridge.keyring import Keyring
 from bridge.receipt import Event
-from consumers import Job, Reject
+from bridge.signals.meter import NO_METER
+from bridge.trust import Peer
+from consumers import Job, Reject, settle
 from tests.fleet import Fleet, policy, until
 from tests.unit.test_ledger import counting, wipe
 from tests.unit.test_receipts import MIB, account, events, fleet, working
 from tests.unit.test_replays import letters, operating, worker_of
+from tests.world import SESSION
 
 
 @pytest.fixture(autouse=True)
@@ -182,6 +201,90 @@ async def test_a_job_that_runs_again_after_a_lost_ack_is_answered_by_what_stands
             await empty(bridge)
     assert told(bridge) == []
     assert finished(bridge) == [["succeeded", "answered"]]
+
+
+@pytest.mark.parametrize("how", ["answered", "conflict"])
+async def test_a_worker_whose_result_came_second_says_what_stands(how: str) -> None:
+    bridge = fleet()
+    async with bridge.transport("bunny") as pool, bridge.producer() as relay:
+
+        async def beaten(args: str, job: Job) -> str:
+            about: dict[str, Any] = {"attempt": 1, "worker": "other", "job_digest": opened.digest, "priority": ""}
+            tag = bytes(32) if how == "conflict" else opened.core.args_tag  # the other one had other arguments
+            core = replace(opened.core, type="result", sender="bunny", recipient="relay", args_tag=tag, **about)
+            draft = Draft(core, (bridge.trust.peer("relay").kem_key(now_ms()),), encode("first"), Status.SUCCEEDED)
+            sealed = bridge.sealer("bunny").seal(draft, now_ms())
+            await pool.publish("RESULTS_thumbs", subjects.result(core.key), sealed.data)
+            return "second"
+
+        job = await relay.submit("thumbs", "resize", "a", key="order-1")
+        opened = bridge.opener("bunny").authenticate(bridge.held("aws", "JOBS_thumbs")[0].data, now_ms())
+        async with bridge.working(worker_of(beaten)):
+            with pytest.raises(KeyConflict) if how == "conflict" else contextlib.nullcontext():
+                assert await job.result() == "first"
+            await empty(bridge)
+    assert finished(bridge) == [[how]]
+    # Of the one that was first there is no receipt; a key that was used for something else ends without a result.
+    assert told(bridge) == (["answered, and nobody says that it finished it so"] if how == "answered" else [])
+
+
+async def test_a_keyed_job_whose_puback_got_lost_was_submitted_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    bridge, lost = fleet(), list[str]()
+    async with bridge.transport("relay") as inner:
+        publish = inner.publish
+
+        async def once_unheard(stream: str, subject: str, *more: Any, **named: Any) -> Any:  # noqa: ANN401
+            answer = await publish(stream, subject, *more, **named)
+            if stream == "JOBS_thumbs" and not lost:
+                lost.append(subject)
+                raise PublishTimeout(subject)
+            return answer
+
+        monkeypatch.setattr(inner, "publish", once_unheard)
+        async with bridge.producer("relay", inner) as relay, bridge.working(working()):
+            job = await relay.submit("thumbs", "resize", "a", key="order-1")
+            assert await job.result() == "a"
+            await empty(bridge)
+    assert lost
+    assert told(bridge) == []
+
+
+async def test_what_may_not_start_yet_leaves_no_receipt_until_it_does() -> None:
+    bridge = fleet()
+    async with bridge.working(working()), bridge.producer() as relay:
+        assert await (await relay.submit("thumbs", "resize", "a", delay=0.2)).result() == "a"
+    assert finished(bridge) == [["succeeded"]]
+    assert told(bridge) == []
+
+
+async def test_a_job_that_cannot_be_answered_for_now_comes_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(settle, "LONGEST_PAUSE_S", 0.01)
+    bridge, tries = fleet(), list[int]()
+    key = Peer.kem_key
+
+    def none_at_first(self: Peer, now: int) -> KemPublicKey:
+        if self.name == "relay" and len(tries) < 1:
+            tries.append(1)
+            raise UnknownKey("not yet")
+        return key(self, now)
+
+    monkeypatch.setattr(Peer, "kem_key", none_at_first)
+    async with bridge.working(working()), bridge.producer() as relay:
+        assert await (await relay.submit("thumbs", "resize", "a")).result() == "a"
+    assert finished(bridge) == [["parked", "succeeded"]]
+    assert told(bridge) == []
+
+
+async def test_canaries_leave_none() -> None:
+    bridge = fleet()
+    about = Core("job", "thumbs", CANARY, f"{SESSION}.1", 0, "relay", b"", "bunny", 1, 2)
+    async with bridge.transport("relay") as transport:
+        kept = journal.Journal(Keyring(bridge.identities["relay"]), bridge.connection("relay"), transport, NO_METER)
+        kept.submitted(about, bytes(32))
+        kept.accepted(about, bytes(32), 1)
+        kept.finished(about, bytes(32), 1, "succeeded", bytes(32))
+        await kept.close()
+    assert not bridge.held("aws", "RECEIPTS_thumbs")
 
 
 async def test_an_end_does_not_wait_for_a_broker_that_is_away(monkeypatch: pytest.MonkeyPatch) -> None:
