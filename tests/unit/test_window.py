@@ -32,3 +32,13 @@ def test_what_may_be_lost_is_waited_for_by_what_answers_took() -> None:
     assert Window().patience == math.inf  # nothing is known yet
     assert fed(0.01, 100e6, 1).patience == LEAST_PATIENCE_S
     assert fed(1.5, 1e6, 1).patience == 6.0
+
+
+def test_a_pause_and_the_burst_after_it_change_it_by_little() -> None:
+    window, now = fed(0.07, 100e6, 2), 2.0
+    before = window.bytes
+    window.took(0.07, SEALED_PART, now := now + 0.3)  # nothing came for four round trips
+    assert window.bytes == pytest.approx(0.85 * before, rel=0.01)
+    for _ in range(int(before) // SEALED_PART * 3):  # and then three windows within one
+        window.took(0.07, SEALED_PART, now := now + 0.07 / (before / SEALED_PART * 3))
+    assert window.bytes <= 2 * before
