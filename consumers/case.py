@@ -64,6 +64,10 @@ class Case:
     job: Authenticated
     core: Core = field(init=False)
     """What the producer signed."""
+    counted: bool = field(init=False)
+    """Whether it is a user's job: a canary is in no metric of theirs, and leaves no dead letter."""
+    seen_before: bool = field(init=False)
+    """Whether the job may have run. Both hints are untrusted, and can only force look-ups."""
     attempt: int = 0
     """0 until it starts."""
     looked: float = 0.0
@@ -94,6 +98,8 @@ class Case:
 
     def __post_init__(self) -> None:
         self.core = self.job.core
+        self.counted = self.core.kind != CANARY
+        self.seen_before = self.delivery.delivered > 1 or RESEND_HEADER in self.delivery.message.headers
 
     @property
     def parent(self) -> Span | str | None:
@@ -145,11 +151,6 @@ class Case:
         return not self.core.not_before
 
     @property
-    def counted(self) -> bool:
-        """Whether it is a user's job: a canary is in no metric of theirs, and leaves no dead letter."""
-        return self.core.kind != CANARY
-
-    @property
     def key(self) -> JobKey:
         """What names the job."""
         return self.job.core.key
@@ -174,8 +175,3 @@ class Case:
         """Whether a result may stand: orders and keyed jobs may come again once they are done, and nothing says so."""
         again = self.replay is not None or bool(self.core.args_tag) or self.remembered is not None
         return again or self.seen_before or self.delivery.doubtful
-
-    @property
-    def seen_before(self) -> bool:
-        """Whether the job may have run. Both hints are untrusted, and can only force look-ups."""
-        return self.delivery.delivered > 1 or RESEND_HEADER in self.delivery.message.headers

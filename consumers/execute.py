@@ -121,7 +121,20 @@ class Judge:
     async def judge(self, case: Case) -> Verdict:
         """Come to a verdict. Only cancelling stops it."""
         try:
-            return await self._judge(case)
+            found = await self._consider(case)
+            if not isinstance(found, Handler):
+                return found
+            gate = self.gates.of(case.queue) if case.counted else None
+            if gate is None:
+                return await self._start(case, found)
+            async with gate.passing(case) as passage:
+                if passage.waited:
+                    found = await self._consider(case)
+                    if not isinstance(found, Handler):
+                        return found
+                if passage.delay is not None:
+                    return Crowded(passage.delay)
+                return await self._start(case, found)
         except TransportError as error:
             return Park(TROUBLE_DELAY_S, type(error).__name__)
 
@@ -142,22 +155,6 @@ class Judge:
             return Conflict()
         except Refusal as refusal:
             return Poisoned(refusal)
-
-    async def _judge(self, case: Case) -> Verdict:
-        found = await self._consider(case)
-        if not isinstance(found, Handler):
-            return found
-        gate = self.gates.of(case.queue) if case.counted else None
-        if gate is None:
-            return await self._start(case, found)
-        async with gate.passing(case) as passage:
-            if passage.waited:
-                found = await self._consider(case)
-                if not isinstance(found, Handler):
-                    return found
-            if passage.delay is not None:
-                return Crowded(passage.delay)
-            return await self._start(case, found)
 
     async def _consider(self, case: Case) -> Verdict | Handler:
         """Whether a job may start now, and if so what runs it."""

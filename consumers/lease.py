@@ -55,6 +55,7 @@ class Lease:
         self._lost = lost
         self._loop = asyncio.get_running_loop()
         self._lock = threading.Lock()
+        """Around what changes which are held; what is noted of one that is held is read without it."""
         self._held: dict[str, _Held] = {}
         self._of_message: dict[str, list[_Held]] = {}
         """The same by the message's subject: a worker holds hundreds, and asks at each delivery."""
@@ -76,7 +77,7 @@ class Lease:
             return False
         with self._lock:
             again = self._of_message.setdefault(delivery.message.subject, [])
-            if any(not held.lost and not held.settling for held in again):
+            if again and any(not held.lost and not held.settling for held in again):
                 return False
             if (former := self._held.get(delivery.ack_subject)) is not None:
                 again.remove(former)
@@ -86,15 +87,13 @@ class Lease:
 
     def run(self, delivery: Delivery, seconds: float) -> None:
         """Its handler starts and must be done within ``seconds``: a stalled worker does not keep a job for ever."""
-        with self._lock:
-            if (held := self._held.get(delivery.ack_subject)) is not None:
-                held.limit = time.monotonic() + seconds + self.ack_wait  # so that whoever runs it can stop it first
+        if (held := self._held.get(delivery.ack_subject)) is not None:
+            held.limit = time.monotonic() + seconds + self.ack_wait  # so that whoever runs it can stop it first
 
     def settle(self, delivery: Delivery) -> None:
         """Its handler is done; storing what came of it takes as long as it takes."""
-        with self._lock:
-            if (held := self._held.get(delivery.ack_subject)) is not None:
-                held.limit, held.settling = None, True
+        if (held := self._held.get(delivery.ack_subject)) is not None:
+            held.limit, held.settling = None, True
 
     def release(self, delivery: Delivery) -> None:
         """Stop renewing it: it was settled."""

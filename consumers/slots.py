@@ -81,6 +81,8 @@ class Slots:
         if not waiting:
             self._turn.clear()
             return None
+        if len(waiting) == 1:  # whose turn would come out as it is
+            return waiting[0]
         for lane in waiting:
             self._turn[lane] = self._turn.get(lane, 0) + self._weights[lane]
         chosen = max(waiting, key=lambda lane: self._turn[lane])
