@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import heapq
-from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -52,7 +51,7 @@ class Consumer:
         self._max_pending: int = config.get("max_ack_pending", 1000)
         self._max_deliver: int = config.get("max_deliver", -1)
         self._clock = clock
-        self._takers: deque[Taker] = deque()
+        self._takers: list[Taker] = []
         self._read = 0
         """The last sequence delivered a first time, or passed over."""
         self._out: dict[int, _Out] = {}
@@ -90,16 +89,13 @@ class Consumer:
             out.delivered += 1
             self._sent += 1
             self._schedule(message.sequence, out, self._ack_wait)
+            self._takers.remove(taker)
+            self._takers.append(taker)  # each in turn: whoever got one waits until all others have had the chance
             taker.take(self._delivery(message, out.delivered))
         self._set_timer()
 
     def _next_taker(self) -> Taker | None:
-        for _ in range(len(self._takers)):
-            taker = self._takers[0]
-            self._takers.rotate(-1)
-            if taker.wants():
-                return taker
-        return None
+        return next((taker for taker in self._takers if taker.wants()), None)
 
     def _next_message(self) -> Stored | None:
         now = self._clock()

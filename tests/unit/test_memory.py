@@ -68,6 +68,29 @@ async def test_an_ack_wait_of_a_minute_passes_in_a_moment() -> None:
         assert await come(pull, 1) == [(b"one", 2)]
 
 
+@pytest.mark.parametrize("credits_between", range(4))
+async def test_what_comes_again_goes_to_each_who_pulls_in_turn(credits_between: int) -> None:
+    consumer = {"stream": "S", "config": {"durable_name": "c"}}
+    async with bridge(stream(), consumers=(consumer,)).transport("aws") as aws:
+        pulls = [aws.pull("S", "c") for _ in range(3)]
+        for pull in pulls:
+            pull.grant(100)
+        await aws.publish("S", "s.1", b"one")
+        got = []
+        for _ in range(6):
+            async with asyncio.timeout(5):
+                waiting = {asyncio.create_task(pull.get()): number for number, pull in enumerate(pulls)}
+                (done,), others = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            for task in others:
+                task.cancel()
+            await asyncio.wait(others)
+            got.append(waiting[done])
+            await aws.nak(done.result())
+            for _ in range(credits_between):  # at which nobody gets anything: that is nobody's turn
+                pulls[0].grant(1)
+        assert sorted(got[:3]) == sorted(got[3:]) == [0, 1, 2]
+
+
 async def test_no_more_is_out_than_max_ack_pending() -> None:
     consumer = {"stream": "S", "config": {"durable_name": "c", "filter_subject": "s.*", "max_ack_pending": 2}}
     async with bridge(stream(), consumers=(consumer,)).transport("aws") as aws:

@@ -247,7 +247,7 @@ async def test_a_kind_that_no_worker_knows_is_parked_then_dead_lettered() -> Non
 
 
 async def test_a_kind_is_done_once_a_worker_knows_it() -> None:
-    # A busy machine takes seconds to start the second worker, and deliveries are counted meanwhile.
+    # A busy machine takes seconds to start the second worker, and deliveries to the first are counted meanwhile.
     slow = policy(backoff=replace(FAST, initial_ms=20, max_ms=20), max_attempts=1000)
     fleet = Fleet.make(slow)
     old, new = Worker(), resizing()
