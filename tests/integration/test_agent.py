@@ -88,8 +88,14 @@ async def test_agents_know_both_clouds_and_a_cut_link_reads_unknown(tmp_path: Pa
                 await alpha.submit("thumbs", "resize", number)
         # No worker runs: what waits is known on both sides all the same.
         seen = await until(azure, lambda m: m.get(depth("thumbs", "aws", "peer")) == 3, "the backlog to be told")
-        assert seen[f"bunny_link_up{AZURE}"] == seen[f"bunny_peer_up{AZURE}"] == seen[f"bunny_policy_match{AZURE}"] == 1
-        assert 0 < seen[f"bunny_link_round_trip_seconds{AZURE}"] < 5
+        assert seen[f"bunny_peer_up{AZURE}"] == 1
+        # What servers say comes apart from what the other agent does, and each tells its policy once it has heard it.
+        await until(azure, lambda m: m.get(f"bunny_policy_match{AZURE}") == 1, "both clouds to be seen to agree")
+        seen = await until(
+            azure, lambda m: m.get(f"bunny_link_round_trip_seconds{AZURE}", 0) > 0, "the link's round trip"
+        )
+        assert seen[f"bunny_link_round_trip_seconds{AZURE}"] < 5
+        assert seen[f"bunny_link_up{AZURE}"] == 1
         assert seen['bunny_trust_version{cloud="aws",via="peer"}'] == 1
         status, backlog = await scale(azure, "thumbs")
         assert (status, backlog["backlog"], backlog["via"]) == (200, 3, "peer")
@@ -99,8 +105,7 @@ async def test_agents_know_both_clouds_and_a_cut_link_reads_unknown(tmp_path: Pa
         await until(aws, lambda m: m.get(depth("lookup", "azure", "peer")) == 0, "the empty queue to be told")
         assert (await scale(aws, "lookup"))[1]["backlog"] == 0
         assert (await fetch(azure, "/scale/nothing"))[0] == 404
-        here = await shown(aws)
-        assert here[f"bunny_link_up{AWS}"] == 1
+        here = await until(aws, lambda m: m.get(f"bunny_link_up{AWS}") == 1, "the hub's word on its link")
         assert here['bunny_queue_oldest_seconds{cloud="aws",queue="thumbs",via="own"}'] > 0
         assert here['bunny_inbox_unread{cloud="aws",producer="alpha",queue="thumbs"}'] == 0
         assert here['bunny_inbox_oldest_limit_seconds{cloud="aws",producer="alpha",queue="thumbs"}'] == 86_400
