@@ -39,6 +39,7 @@ _BATCH_LABEL: Final = b"bunny-bridge/v1/batch\0"
 _WRAP_LABEL: Final = b"bunny-bridge/v1/wrap\0"
 _BODY_LABEL: Final = b"bunny-bridge/v1/body\0"
 _NOTHING: Final = Content("application/octet-stream", b"")
+_NO_WRAPS: Final = frames.wrapping(())
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
@@ -84,7 +85,10 @@ class Wrap:
 
     wrap_id: bytes
     keys: Derivation = field(repr=False)
-    parts: tuple[tuple[bytes, bytes], ...] = field(repr=False)
+    kids: tuple[bytes, ...]
+    """The recipients'."""
+    wrapping: bytes = field(repr=False)
+    """As it is sent."""
     key: SigningKey
     """Of its sender: the parts are bound to it, so it signs whatever is sealed under the secret."""
     born_ms: int
@@ -201,7 +205,7 @@ class Sealer:
         if not draft.recipients:
             signer = self._ring.identity.sign[-1]
             core = draft.core.signed_by(signer.kid, b"")
-            head = frames.head(core, ()) + frames.closing(b"")
+            head = frames.head(core, _NO_WRAPS) + frames.closing(b"")
             return Unsigned(core, head, crypto.sha256(head), b"", signer)
         if draft.wrap is None:
             wrap = self._used(draft.recipients, now_ms)
@@ -210,7 +214,7 @@ class Sealer:
         core = draft.core.signed_by(wrap.key.kid, wrap.wrap_id)
         content = draft.content or _NOTHING
         body = prelude.write(core, content, draft.status, draft.packing, draft.payload)
-        before = frames.head(core, wrap.parts)
+        before = frames.head(core, wrap.wrapping)
         hashing = crypto.hashing(before)
         key = wrap.keys.key(_BODY_LABEL + hashing.digest())
         ciphertext = crypto.seal_body(key, _context(core), body)
@@ -227,23 +231,21 @@ class Sealer:
         if not recipients or len(recipients) > MAX_RECIPIENTS or len(kids) != len(recipients):
             raise ValueError(f"a message has 1 to {MAX_RECIPIENTS} different recipient keys")
         signer, wrap_id = self._ring.identity.sign[-1], crypto.random_bytes(16)
-        wraps = tuple(
-            (key.kid, key.wrap(secret.secret, _wrap_info(signer.kid, key.kid, wrap_id))) for key in recipients
-        )
-        return Wrap(wrap_id, secret, wraps, signer, now_ms)
+        wraps = [(key.kid, key.wrap(secret.secret, _wrap_info(signer.kid, key.kid, wrap_id))) for key in recipients]
+        return Wrap(wrap_id, secret, tuple(kid for kid, _ in wraps), frames.wrapping(wraps), signer, now_ms)
 
     def _current(self, wrap: Wrap, recipients: tuple[KemPublicKey, ...], now_ms: int) -> Wrap:
         """A wrap of the same secret under the keys of now: those that it was made under may be dropped by then.
 
         What looks whether a key is still needed sees what is stored, and no message that is to name a payload later.
         """
-        made = (wrap.key.kid, *(kid for kid, _ in wrap.parts))
-        if made == (self._ring.identity.sign[-1].kid, *(key.kid for key in recipients)):
+        made = (wrap.key.kid, *wrap.kids)
+        if made == (self._ring.identity.sign[-1].kid, *[key.kid for key in recipients]):
             return wrap
         return self._wrapped(wrap.keys, recipients, now_ms)
 
     def _used(self, recipients: tuple[KemPublicKey, ...], now_ms: int) -> Wrap:
-        kids = (self._ring.identity.sign[-1].kid, *(key.kid for key in recipients))
+        kids = (self._ring.identity.sign[-1].kid, *[key.kid for key in recipients])
         wrap = self._wraps.get(kids)
         if wrap is None or wrap.uses >= WRAP_MAX_USES or not 0 <= now_ms - wrap.born_ms < WRAP_MAX_AGE_MS:
             wrap = self.wrap(recipients, now_ms)

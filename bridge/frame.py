@@ -99,12 +99,15 @@ def parse(data: bytes) -> Frame:
     )
 
 
-def head(core: Core, wraps: Sequence[tuple[bytes, bytes]]) -> bytes:
+def wrapping(wraps: Sequence[tuple[bytes, bytes]]) -> bytes:
+    """What stands between a core and ``ct_len``."""
+    return b"".join((bytes([len(wraps)]), *(part for w in wraps for part in w)))
+
+
+def head(core: Core, wrapping: bytes) -> bytes:
     """Every byte before ``ct_len``."""
     encoded = core.encode()
-    return b"".join(
-        (MAGIC, len(encoded).to_bytes(2), encoded, bytes([len(wraps)]), *(part for w in wraps for part in w))
-    )
+    return b"".join((MAGIC, len(encoded).to_bytes(2), encoded, wrapping))
 
 
 def closing(ciphertext: bytes) -> bytes:

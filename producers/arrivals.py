@@ -283,12 +283,12 @@ class Arrivals:
     async def _look_up(self, key: JobKey) -> Message | None:
         return await self._transport.lookup(subjects.results_stream(key.queue), subjects.result(key))
 
-    def _authenticate(self, token: JobToken, tag: Tag | None, message: Message) -> Authenticated:
-        workers, digest = self._connection.queues[token.queue].workers, bytes.fromhex(token.digest)
-        return authenticate_answer(self._opener, message.data, "result", token.key, digest, workers, now_ms(), tag)
+    def _authenticate(self, key: JobKey, token: JobToken, tag: Tag | None, message: Message) -> Authenticated:
+        workers, digest = self._connection.queues[key.queue].workers, bytes.fromhex(token.digest)
+        return authenticate_answer(self._opener, message.data, "result", key, digest, workers, now_ms(), tag)
 
     def _unheard(self, copy: Copy, message: Message) -> None:
-        answer = self._authenticate(copy.token, copy.tag, message)
+        answer = self._authenticate(copy.key, copy.token, copy.tag, message)
         self._copies.forget(copy.key)
         self._payloads.answered(copy.key, lambda: self._opener.open(answer).status)
         if self._journal is not None:
@@ -303,7 +303,7 @@ class Arrivals:
 
     def _settle(self, handle: Handle[Any], message: Message) -> None:
         tag = handle.keyed.tag if handle.keyed is not None else None
-        result = self._authenticate(handle.token, tag, message)
+        result = self._authenticate(handle.key, handle.token, tag, message)
         if handle.done():
             return
         core, opened = result.core, open_result(self._opener, self._tracer, result, len(message.data))

@@ -86,7 +86,7 @@ class Handle(Generic[R]):
 
     __slots__ = (
         *("__weakref__", "_deadline", "_desk", "_outcome", "_result_type"),
-        *("asked_at", "keyed", "signed", "stored_at", "token"),
+        *("asked_at", "key", "keyed", "signed", "stored_at", "token"),
     )
 
     def __init__(
@@ -99,6 +99,8 @@ class Handle(Generic[R]):
     ) -> None:
         loop = asyncio.get_running_loop()
         self.token: Final = token
+        self.key: Final = token.key
+        """What names the job in every subject."""
         self.keyed: Final = keyed
         """What a result must agree with: of a keyed job it may answer other bytes than the token's."""
         self.asked_at = loop.time()
@@ -116,11 +118,6 @@ class Handle(Generic[R]):
     def id(self) -> str:
         """``<session>.<n>``, as the worker has it."""
         return self.key.job_id
-
-    @property
-    def key(self) -> JobKey:
-        """What names the job in every subject."""
-        return self.token.key
 
     def done(self) -> bool:
         """Whether `result` would return, or raise, without waiting."""

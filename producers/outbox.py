@@ -104,7 +104,10 @@ class Outbox:
         Raises:
             ConfigurationError: This identity submits no such jobs; names those it does.
         """
-        settings, kinds = self._connection.queues.get(kind.queue), self._connection.submits(kind.queue)
+        settings = self._connection.queues.get(kind.queue)
+        if settings is not None and kind.name in settings.kinds and self._connection.identity in settings.producers:
+            return settings  # as nearly always
+        kinds = self._connection.submits(kind.queue)
         if settings is None or not kinds:
             mine = sorted(name for name in self._connection.queues if self._connection.submits(name))
             raise ConfigurationError(

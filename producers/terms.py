@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import field
 from datetime import datetime, timedelta
+from functools import lru_cache
 from typing import Any, Final, Literal, NamedTuple, TypeAlias, get_args
 
 from bridge import keyed
@@ -138,4 +139,9 @@ def contract_of(queue: str | Kind[Any, Any], kind: object, args: object) -> tupl
         return queue, kind
     if not (isinstance(queue, str) and isinstance(kind, str)):
         raise UsageError("queue and kind are named by text: submit(queue, kind, args), or submit(Kind, args)")
-    return Kind(queue, kind, object, object), args
+    return _undeclared(queue, kind), args
+
+
+@lru_cache(256)
+def _undeclared(queue: str, kind: str) -> Kind[Any, Any]:
+    return Kind(queue, kind, object, object)
