@@ -172,7 +172,7 @@ def encode(value: object, context: object = None) -> Content:
     try:
         # Aliases are what the JSON Schema shows the other team, and what validation reads back.
         adapter = _adapter(type(value) if _is_declared(value) else Any)
-        body = adapter.dump_json(value, by_alias=True, round_trip=True, warnings="error", context=context)
+        body = adapter.serializer.to_json(value, by_alias=True, round_trip=True, warnings="error", context=context)
         _check_written(adapter, value, body, context)
     except Exception:  # a serializer may be the user's own; its error, like pydantic's, may quote the value
         body = None
@@ -207,7 +207,7 @@ def decode(content: Content, type_: type[T], context: object = None) -> T:
     adapter = _adapter(type_)
     try:
         _FINITE.decode(content.body.decode("utf-8"))  # pydantic alone would read NaN, and 1e400 as infinity
-        return cast(T, adapter.validate_json(content.body, strict=True, context=context))
+        return cast(T, adapter.validator.validate_json(content.body, strict=True, context=context))
     except ValidationError as error:
         why = _describe(adapter, error)
     except (ValueError, RecursionError):
@@ -227,7 +227,8 @@ def _check_written(adapter: TypeAdapter[Any], value: object, body: bytes, contex
     """Raise ValueError for what was written but would be read differently, or not at all."""
     if b"null" in body:  # pydantic writes NaN and infinity as null
         _check_finite(adapter.dump_python(value, by_alias=True, round_trip=True, context=context))
-    if b"NaN" in body or b"Infinity" in body:  # or, if the model's configuration asks for it, as themselves
+    # Or, if the model's configuration asks for it, as themselves. One letter is found in a fifth of the time.
+    if (b"N" in body and b"NaN" in body) or (b"I" in body and b"Infinity" in body):
         _FINITE.decode(body.decode("utf-8"))
     if body.count(b"[") + body.count(b"{") > _DEPTH:
         from_json(body)
