@@ -184,7 +184,7 @@ class Settler:
                 await self._ack(case)
             case Repeat(result):
                 log.warning("result_published_again")
-                await self._publish(case, result, frame.parse(result).digest, case.hints())
+                await self._publish(case, result, frame.parse(result).digest, {})
             case Conflict():
                 await self._conflict(case)
             case Poisoned(refusal):
@@ -241,9 +241,7 @@ class Settler:
             _log.error("no_key_to_answer", queue=case.queue, producer=case.core.sender, refusal=refusal.name)
             await self._transport.nak(case.delivery, LONGEST_PAUSE_S)
             return refusal.name
-        headers = case.hints()
-        if traceparent is not None:
-            headers["traceparent"] = traceparent
+        headers = {} if traceparent is None else {"traceparent": traceparent}  # more would cost both servers a fifth
         await self._ledger.answered(case, sealed.data, now + case.settings.result_ttl_ms)
         ended = await self._publish(case, sealed.data, sealed.digest, headers, sent)
         _log.debug("job_answered", queue=case.queue, job=case.core.job, attempt=case.attempt, status=str(status))

@@ -71,9 +71,9 @@ def address(core: Core, key: JobKey) -> tuple[str, str]:
     return stream, subjects.of_job(key, core.priority, later)
 
 
-def headers_of(core: Core, digest: str) -> dict[str, str]:
-    """What people and tools are told of a job."""
-    headers = {**core.hints(), "Bunny-Digest": digest}
+def headers_of(core: Core) -> dict[str, str]:
+    """What people and tools are told of a job: each header costs both servers more than a KiB of the body does."""
+    headers = {"Bunny-Kind": core.kind}
     if core.traceparent is not None:
         headers["traceparent"] = core.traceparent
     return headers

@@ -301,7 +301,7 @@ class Outbox:
         if self._copies.get(copy.key) is not copy:
             return  # answered meanwhile
         core = frame.parse(data).core
-        headers = {**headers_of(core, copy.token.digest), RESEND_HEADER: "1"}
+        headers = {**headers_of(core), RESEND_HEADER: "1"}
         if core.length:  # sealed anew they would be others than were signed: if they are lost too, its worker says so
             _log.warning("job_sent_again_without_parts", queue=core.queue, job=core.job, bytes=core.length)
         with contextlib.suppress(SubjectTaken):  # then it is there
@@ -311,7 +311,7 @@ class Outbox:
     async def _store(self, sealed: Sealed, key: JobKey, clock: Callable[[], float], give_up: float) -> None:
         core = sealed.core
         stream, subject = address(core, key)
-        headers = headers_of(core, sealed.digest.hex())
+        headers = headers_of(core)
         while True:
             patience = min(PUBLISH_TIMEOUT_S, give_up - clock())
             try:

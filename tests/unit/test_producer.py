@@ -64,6 +64,19 @@ async def test_what_is_not_granted_is_named_beside_what_is() -> None:
     assert not fleet.held("aws", "JOBS_thumbs")
 
 
+async def test_jobs_and_results_have_the_fewest_headers() -> None:
+    fleet = Fleet.make(policy())
+    async with fleet.producer() as relay:
+        handle = await relay.submit("thumbs", "resize", 1)
+        (job,) = fleet.held("aws", "JOBS_thumbs")
+        async with fleet.working(echoing()):
+            await handle.result()
+    (result,) = fleet.held("azure", "RESULTS_thumbs")
+    assert job.headers["Bunny-Kind"] == "resize"  # by which a worker knows a canary before it opens it
+    assert {*job.headers} == {"Bunny-Kind", "Nats-Msg-Id", "Nats-Expected-Stream"}
+    assert {*result.headers} <= {"Nats-Msg-Id", "Nats-Expected-Stream", "Nats-Stream-Source"}
+
+
 async def test_arguments_are_checked_before_anything_is_sent() -> None:
     fleet = Fleet.make(policy(max_payload=100))
     async with fleet.producer() as relay:
