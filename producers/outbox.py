@@ -306,6 +306,8 @@ class Outbox:
             _log.warning("job_sent_again_without_parts", queue=core.queue, job=core.job, bytes=core.length)
         with contextlib.suppress(SubjectTaken):  # then it is there
             await self._publish(copy.stream, copy.subject, data, headers, PUBLISH_TIMEOUT_S)
+        if self.journal is not None and not copy.stored:  # as far as this process, or an earlier one, was told
+            self.journal.submitted(core, bytes.fromhex(copy.token.digest))
         self._copies.stored(copy.key)
 
     async def _store(self, sealed: Sealed, key: JobKey, clock: Callable[[], float], give_up: float) -> None:

@@ -25,12 +25,13 @@ from bridge.errors import (
     UnknownKey,
 )
 from bridge.fence import RESEND_HEADER
-from bridge.job import CANARY, Status, encode
+from bridge.job import CANARY, Kind, Status, encode
 from bridge.keyring import Keyring
 from bridge.receipt import Event
 from bridge.signals.meter import NO_METER
 from bridge.trust import Peer
 from consumers import Job, Reject, settle
+from producers.terms import Terms
 from tests.fleet import Fleet, policy, until
 from tests.unit.test_ledger import counting, wipe
 from tests.unit.test_receipts import MIB, account, events, fleet, working
@@ -246,6 +247,19 @@ async def test_a_keyed_job_whose_puback_got_lost_was_submitted_all_the_same(monk
             assert await job.result() == "a"
             await empty(bridge)
     assert lost
+    assert told(bridge) == []
+
+
+async def test_what_a_process_before_did_not_get_to_send_is_submitted_by_the_one_that_does() -> None:
+    bridge, kind = fleet(), Kind("thumbs", "resize", object, object)
+    async with bridge.producer() as relay, bridge.working(working()):
+        await relay._arrivals.listen("thumbs", relay._outbox.session)
+        parcel = await relay._outbox.seal_one(kind, encode("a"), Terms())
+        await relay._copies.keep(parcel.sealed)  # as an outbox on disk does, before anything is sent
+        copy = relay._copies.get(parcel.sealed.core.key)
+        assert copy is not None
+        await relay._outbox.send_again(copy)
+        await until(lambda: not len(relay._copies))
     assert told(bridge) == []
 
 
