@@ -17,7 +17,17 @@ from bridge.core import Core
 from bridge.envelope import Draft, Sealed, Sealer
 from bridge.job import Content, Status
 from bridge.strict_json import b64
-from tests.vectors import bundles, composites, independent, labels, packed, payloads, refused_envelopes, segments
+from tests.vectors import (
+    bundles,
+    composites,
+    independent,
+    labels,
+    packed,
+    payloads,
+    receipts,
+    refused_envelopes,
+    segments,
+)
 from tests.vectors.forge import Forgery, spread
 from tests.vectors.independent_trust import Bundle, verify_bundle
 from tests.vectors.labels import IDENTITIES, KEM, NOW, SESSION, SIGN
@@ -200,6 +210,7 @@ def main() -> None:
     _write("packed.json", head, payloads.vectors(packed.CASES, packed.ACCEPTED, ()))
     _write("segments.json", {"now": NOW, "reader": "relay"}, segments.vectors())
     _write("composites.json", head, composites.vectors())
+    _write("receipts.json", {"now": NOW}, receipts.vectors())
     _write("trust.json", {"seeds": LABELS}, [_bundle(case) for case in bundles.all_cases()])
 
 
