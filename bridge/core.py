@@ -133,7 +133,7 @@ class Core:
         """
         common = _COMMON(self)
         stem = _WRITTEN.get(common)
-        if stem is not None and bool(self.job_digest) == (self.type != "job"):
+        if stem is not None and _speaks(self.type, self.job_digest):
             joined = stems.join(stem, self.job, self.issued, self.expires, self.job_digest)
             if joined is not None:
                 _check(self)
@@ -180,16 +180,21 @@ def decode(data: bytes) -> Core:
     _check_length(data)
     parted = stems.part(data)
     common = None if parted is None else _READ.get(parted.stem)
-    if parted is not None and common is not None and bool(parted.job_digest) == (common[0] != "job"):
+    if parted is not None and common is not None and _speaks(common[0], parted.job_digest):
         values = list(common)
         _, values[_JOB], values[_ISSUED], values[_EXPIRES], values[_JOB_DIGEST] = parted
         core = Core(*values)
         _check(core)
         return core
     core = _decoded(data)
-    if parted is not None:
+    if parted is not None and _speaks(core.type, parted.job_digest):  # or it stands in the stem, and would stand twice
         stems.remember(_READ, parted.stem, _ALL(core))
     return core
+
+
+def _speaks(type_: str, job_digest: bytes) -> bool:
+    """Whether a tail has a digest where its core has: each but a job's."""
+    return bool(job_digest) == (type_ != "job")
 
 
 def _decoded(data: bytes) -> Core:

@@ -71,6 +71,25 @@ def test_a_core_that_is_a_little_different_is_read_the_long_way_or_alike(draw: s
     assert outcome(lambda: cores.decode(data)) == outcome(lambda: cores._decoded(data))
 
 
+@given(draw=st.data(), core=st.sampled_from(CORES))
+def test_a_core_of_another_order_is_read_the_long_way_or_alike(draw: st.DataObject, core: Core) -> None:
+    written = core.encode()[1:-1].split(b",")
+    often = st.lists(st.sampled_from(written), max_size=2)
+    for _ in range(3):  # what was accepted of one must not let another pass
+        fields = draw.draw(st.permutations(written[:-4])) + draw.draw(st.permutations(written[-4:])) + draw.draw(often)
+        data = b"{" + b",".join(fields) + b"}"
+        assert outcome(partial(cores.decode, data)) == outcome(partial(cores._decoded, data))
+
+
+def test_a_digest_that_stands_before_the_tail_does_not_stand_in_it_again() -> None:
+    before, _, rest = CORES[1].encode().partition(b',"job":')
+    rest, _, digest = rest.partition(b',"job_digest":')
+    moved = before + b',"job_digest":' + digest.rstrip(b"}") + b',"job":' + rest
+    assert cores.decode(moved + b"}") == CORES[1]
+    with pytest.raises(BadFrame):
+        cores.decode(moved + b',"job_digest":' + digest)
+
+
 @pytest.mark.parametrize(
     "data",
     [
