@@ -76,11 +76,12 @@ def export(
         with whole.open("wb") as writing:
             taken = _Taken(queue, lambda _, page: writing.write(page))
             clouds = taken.run(identity, folder, cloud)
-        whole.replace(file)
+        if not clouds.failed:  # half of it is not to take the place of what was exported before
+            whole.replace(file)
     counts = dict(sorted(taken.counts.items()))
     for name, count in counts.items():
         out.say(f"{name}: {count:,} pages")
-    out.say(f"wrote {file}", "bold")
+    out.say(f"{file} is left as it was" if clouds.failed else f"wrote {file}", "bold")
     tell_missing(out, clouds)
     out.result({"queue": queue, "file": str(file), "pages": counts, "unknown": clouds.missing})
     check(clouds)
@@ -153,18 +154,18 @@ def verify_(
         out.say(line, "bold red")
     for line in [*account.notes, *(account.unended if running else [])]:
         out.say(line, "yellow")
-    whole = "" if problems else ", whole"
+    whole = ", whole" if account.pages and not problems else ""
     counts = {
         "pages": account.pages,
         "receipts": account.receipts,
         "sessions": len(account.chains),
         "runs": len(account.runs),
     }
-    out.say(", ".join(f"{count:,} {what}" for what, count in counts.items()) + whole, "bold" if problems else "green")
+    out.say(", ".join(f"{count:,} {what}" for what, count in counts.items()) + whole, "green" if whole else "bold")
     out.result(
         {
             **counts,
-            "whole": not problems,
+            "whole": account.pages > 0 and not problems,
             "problems": account.problems,
             "not_ended": account.unended,
             "notes": account.notes,

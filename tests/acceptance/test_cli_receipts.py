@@ -54,4 +54,5 @@ def test_what_was_done_is_exported_shown_and_verified(tmp_path: Path) -> None:
     missing = bunny("receipts verify none.jsonl", tmp_path, code=1)
     assert missing.error == "none.jsonl: cannot be read (No such file or directory)"
     (tmp_path / "empty.jsonl").touch()
-    assert bunny("receipts verify empty.jsonl", tmp_path, code=3).error == "no receipts: nothing is proven"
+    nothing = bunny("receipts verify empty.jsonl --json", tmp_path, code=3)
+    assert (nothing.error, nothing.json["whole"]) == ("no receipts: nothing is proven", False)

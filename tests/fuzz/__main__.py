@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Final
 
 ROOT: Final = Path(__file__).resolve().parents[2]
-NAMES: Final = ("json", "core", "frame", "envelope", "sealed", "bundle", "policy")
+NAMES: Final = ("json", "core", "frame", "envelope", "sealed", "bundle", "receipts", "policy")
 LONGEST: Final = 64 * 1024
 """Bytes of an input."""
 SLOWEST_S: Final = 20

@@ -10,17 +10,18 @@ from tempfile import TemporaryDirectory
 from typing import Any, Final
 
 from bridge import core as cores
+from bridge import dsse, receipt, strict_json
 from bridge import frame as frames
-from bridge import strict_json
+from bridge.audit import verify
 from bridge.errors import ConfigurationError, PolicyError, Refusal
 from bridge.policy import load_policy
 from bridge.policy.scaffold import SCAFFOLD
 from bridge.render.streams import plan
 from tests.support import POLICY
-from tests.vectors import independent, labels
+from tests.vectors import independent, independent_receipts, labels, receipts
 from tests.vectors.refused_envelopes import job
 from tests.vectors.strictness import Refused, read
-from tests.vectors.test_own import BUNDLES, ENVELOPES, agreed, bundle_by_bridge, bundle_by_specification
+from tests.vectors.test_own import BUNDLE, BUNDLES, ENVELOPES, TRUST, agreed, bundle_by_bridge, bundle_by_specification
 
 
 def _json(data: bytes) -> None:
@@ -84,6 +85,16 @@ def _sealed(data: bytes) -> None:
     agreed(job().with_(plain=data).encode(), "bunny")
 
 
+def _receipts(data: bytes) -> None:
+    """What a producer with a true key may have signed as a page, beside what its workers say, by both."""
+    key = labels.IDENTITIES["relay"].sign[-1]
+    signature = key.sign(dsse.signed_bytes(data, receipt.PAYLOAD_TYPE))
+    lines = [dsse.encode(data, [(key.kid, signature)], receipt.PAYLOAD_TYPE), *receipts.THEIRS]
+    account = verify([("page", line) for line in lines], [TRUST], labels.NOW)
+    ours = not account.problems and not account.unended
+    assert ours == independent_receipts.whole(lines, BUNDLE, labels.BRIDGE, labels.NOW)
+
+
 _FOLDER: Final = TemporaryDirectory(prefix="bunny-fuzz-")
 
 
@@ -116,6 +127,11 @@ def _bundles() -> list[bytes]:
     return [base64.b64decode(vector["trust"]) for vector in BUNDLES["vectors"]]
 
 
+def _pages() -> list[bytes]:
+    found = [receipts.chain("relay", receipts.YOURS[:1] + receipts.MINE)[0], *receipts.OURS]
+    return [receipt.read(line).payload for line in found]
+
+
 TARGETS: Final[dict[str, tuple[Callable[[bytes], None], Callable[[], list[bytes]]]]] = {
     "json": (
         _json,
@@ -126,6 +142,7 @@ TARGETS: Final[dict[str, tuple[Callable[[bytes], None], Callable[[], list[bytes]
     "envelope": (_envelope, _envelopes),
     "sealed": (_sealed, lambda: [b"\0\2{}", b'\0\x20{"content_type":"a/b","length":0}']),
     "bundle": (_bundle, _bundles),
+    "receipts": (_receipts, _pages),
     "policy": (_policy, lambda: [POLICY.encode(), SCAFFOLD.encode()]),
 }
 """By name: the function, and the bytes to begin with."""
