@@ -124,6 +124,7 @@ class Payloads:
         place = self._place()
         try:
             spool = stack.enter_context(Spool(parts.manifest, place))
+            stack.callback(_forget, case, spool)
             await incoming.fill(spool)
         except OSError as error:
             raise ConfigurationError(f"{place}: {error.strerror}; let {SPOOL} name a folder") from None
@@ -186,6 +187,12 @@ class Payloads:
             raise ConfigurationError(f"{folder}: {error.strerror}; let {SPOOL} name a folder") from None
         sweep(folder)
         return folder
+
+
+def _forget(case: Case, spool: Spool) -> None:
+    """Leave nothing of what no attempt goes on with: its job is cancelled, or has no second left."""
+    if case.stop.reason is not None or case.core.expires <= now_ms() + 1_000:
+        spool.close()
 
 
 async def _watched(incoming: Incoming) -> AsyncIterator[bytes]:

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import glob
 import os
 import secrets
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
 from bridge.crypto import sha256
-from bridge.errors import UsageError
+from bridge.errors import SpoolFull, UsageError
 
 BEHIND: Final = 8 * 1024 * 1024
 """After so many bytes the system begins to write them to the disk: the end need not wait for all of them."""
+NO_ROOM: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _TOLD: Final = 128
 """Bytes of a name that what lies beside it is told by: with what is added it stays below the 255 of file systems."""
 
@@ -25,6 +28,21 @@ def beside(path: Path) -> str:
     """How the names begin of what lies, hidden, beside a file: a long name is told by its digest."""
     name = os.fsencode(path.name)
     return f".{path.name if len(name) <= _TOLD else sha256(name).hex()}."
+
+
+@contextlib.contextmanager
+def roomy(path: Path) -> Iterator[None]:
+    """Name it where the disk has no room for a file.
+
+    Raises:
+        SpoolFull: It has none.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno in NO_ROOM:
+            raise SpoolFull(f"{path}: no room on this disk; make some, or name a file elsewhere") from None
+        raise
 
 
 def tidy(path: Path) -> None:
@@ -102,10 +120,11 @@ class Aside:
         """Add to its end.
 
         Raises:
+            SpoolFull: The disk has no room for it.
             OSError: It cannot be written.
             ValueError: It was given up.
         """
-        with self._lock:
+        with self._lock, roomy(self._path):
             descriptor, view = self._descriptor, memoryview(data)
             while view:
                 written = os.write(descriptor, view)
@@ -120,9 +139,10 @@ class Aside:
         """Have it on the disk, and give it its name.
 
         Raises:
+            SpoolFull: The disk has no room for it.
             OSError: It cannot be.
         """
-        with self._lock:
+        with self._lock, roomy(self._path):
             os.fsync(self._descriptor)
             try:
                 self._aside.replace(self._path)  # while it is held: else another might take it for one that was left

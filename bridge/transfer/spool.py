@@ -7,7 +7,6 @@ parts are compared with the signed index again when a process takes it up.
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
 import glob
 import os
@@ -20,6 +19,7 @@ from typing import Final, Self
 
 from bridge.errors import SpoolFull
 from bridge.payload import SEALED_PART, Manifest, PartOpener
+from bridge.transfer.aside import NO_ROOM
 
 SUFFIX: Final = ".parts"
 STALE_S: Final = 86_400
@@ -29,7 +29,6 @@ LEFT: Final = 16
 _HEAD: Final = 4
 """Before each part, its length: how much a compressed one has its index does not say."""
 _SLOT: Final = _HEAD + SEALED_PART
-_NO_ROOM: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class Spool:
@@ -94,7 +93,7 @@ class Spool:
                 self._write(at + _HEAD, memoryview(sealed))
                 self._write(at, memoryview(len(sealed).to_bytes(_HEAD)))
         except OSError as error:
-            if error.errno in _NO_ROOM:
+            if error.errno in NO_ROOM:
                 raise SpoolFull(
                     f"no room on this disk for a payload of {self.manifest.length} bytes; make some where it is kept"
                 ) from None
