@@ -23,11 +23,13 @@ START_TIMEOUT_S: Final = 30.0
 
 STOP_TIMEOUT_S: Final = 10.0
 _SEED: Final = re.compile(r"\bS[A-Z2-7]{57}\b")
-_INHERITED: Final = ("PATH", "HOME", "TZ", "TMPDIR", "GOMEMLIMIT", "GOMAXPROCS")
+_INHERITED: Final = ("PATH", "HOME", "TZ", "TMPDIR", "GOMEMLIMIT", "GOGC", "GOMAXPROCS")
 
 
 MEMORY_LIMIT: Final = "160MiB"
 """``GOMEMLIMIT`` of a server whose environment says no other. Without one, large payloads fill memory with garbage."""
+GARBAGE: Final = "400"
+"""``GOGC`` of the same: a server lives in few megabytes, and would collect its garbage each time a few more were used."""
 
 
 class PortTaken(TransportError):
@@ -99,6 +101,7 @@ class Server:
         self.log.parent.mkdir(parents=True, exist_ok=True)
         environment = {name: os.environ[name] for name in _INHERITED if name in os.environ}
         environment.setdefault("GOMEMLIMIT", MEMORY_LIMIT)
+        environment.setdefault("GOGC", GARBAGE)
         environment |= {name: quoted(value) for name, value in self._variables.items()}
         # 0600: a server's log names subjects and addresses.
         output = os.open(self.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
