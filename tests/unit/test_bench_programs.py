@@ -71,7 +71,7 @@ async def test_a_rate_that_is_more_than_can_be_done_is_given_up(monkeypatch: pyt
     assert caught.group_contains(RuntimeError, match="more than this machine does")
 
 
-@pytest.mark.parametrize("what", ["half", "backlog", "queues", "startup", "idle"])
+@pytest.mark.parametrize("what", ["half", "backlog", "queues", "startup", "idle", "wire"])
 def test_a_table_has_its_place_in_the_document(what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "performance.md").write_text((report.DOCS / "performance.md").read_text())
     (tmp_path / "found.json").write_text(json.dumps({"what": what, "rows": [{"": "one", "jobs/s": 1234.5}]}))
