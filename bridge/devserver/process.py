@@ -29,7 +29,7 @@ _INHERITED: Final = ("PATH", "HOME", "TZ", "TMPDIR", "GOMEMLIMIT", "GOGC", "GOMA
 MEMORY_LIMIT: Final = "160MiB"
 """``GOMEMLIMIT`` of a server whose environment says no other. Without one, large payloads fill memory with garbage."""
 GARBAGE: Final = "400"
-"""``GOGC`` of the same: a server lives in few megabytes, and would collect its garbage each time a few more were used."""
+"""``GOGC`` of the same: a server lives in few megabytes, and would collect garbage each time a few more were used."""
 
 
 class PortTaken(TransportError):
