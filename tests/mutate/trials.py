@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from types import CodeType, FrameType, FunctionType, ModuleType
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, NoReturn
 
 import pytest
 
@@ -70,7 +70,7 @@ class Trials:
 
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
         if session.testsfailed:
-            raise session.Failed("its tests cannot be collected")
+            _fail(session, "its tests cannot be collected")
         tests = self._as_it_is(session)
         items = {item.nodeid: item for item in session.items}
         live = _functions(self._path)
@@ -121,7 +121,7 @@ class Trials:
             seen = Path(folder) / "seen"
             ((_, outcome),) = apart([(None, partial(_look, session, str(self._path), seen))], 1)
             if outcome.killed or not seen.is_file():
-                raise session.Failed(f"its tests fail as it is: {outcome.by}")
+                _fail(session, f"its tests fail as it is: {outcome.by}")
             return {
                 name: Seen(seconds, frozenset(ran)) for name, (seconds, ran) in json.loads(seen.read_text()).items()
             }
@@ -167,6 +167,11 @@ def _look(session: pytest.Session, path: str, seen: Path) -> str | None:
     found = {item.nodeid: (times[item.nodeid], sorted(ran[item.nodeid] | shared[item.path])) for item in session.items}
     seen.write_text(json.dumps(found))
     return None
+
+
+def _fail(session: pytest.Session, why: str) -> NoReturn:
+    sys.stderr.write(f"{why}\n")
+    raise session.Failed(why)
 
 
 def _functions(path: Path) -> dict[tuple[str, int], list[FunctionType]]:

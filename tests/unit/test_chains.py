@@ -91,6 +91,7 @@ def test_a_position_is_read_as_it_was_written_and_nothing_else_is() -> None:
     assert (Position.parse(str(position)), position.chain) == (position, CHAIN)
     last = BEFORE.hex()
     assert Position.parse(f"1.0.0.0.0.{last}").given == 0
+    assert Position.parse("1.0.0.0.0." + "0123456789abcdef" * 4).last == "0123456789abcdef" * 4
     for wrong in (
         f"0.0.0.0.0.{last}",
         f"2.3.10.100.9.{last}",

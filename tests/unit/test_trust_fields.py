@@ -130,6 +130,16 @@ def test_what_is_sealed_to_is_the_valid_key_of_the_highest_epoch() -> None:
             peer.kem_key(1_001)
 
 
+def test_whose_a_key_is_does_not_depend_on_the_time() -> None:
+    trust, kid = WORLD.trust(), WORLD.identities["relay"].sign[0].kid
+    peer, key, lifetime = trust.owner(kid)
+    assert peer is trust.peers["relay"]
+    assert key is not None
+    assert key.kid == kid
+    assert lifetime == Lifetime(WORLD.now - 300_000, trust.expires_ms)
+    assert trust.owner(bytes(32)) == (None, None, None)
+
+
 def test_ones_own_key_must_be_ones_own_and_valid() -> None:
     trust = resigned(
         lambda value: [
