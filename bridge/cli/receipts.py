@@ -18,14 +18,14 @@ from bridge.cli.queue import Inspectors, check, tell_missing
 from bridge.cli.queuestate import Clouds, ask, inspectors
 from bridge.cli.where import BRIDGE_FOLDER, find_policy
 from bridge.clock import now_ms
-from bridge.errors import BadReceipts, ConfigurationError, UsageError
+from bridge.errors import BadReceipts, ConfigurationError, TransportError, UsageError
 from bridge.files import read_file
 from bridge.identity import ROOTS_FILE, TRUST_FILE, Connection
 from bridge.jetstream import JetStreamTransport
 from bridge.policy.hints import nearest
 from bridge.policy.quantities import spell_size
 from bridge.receipt import Event
-from bridge.subjects import is_name
+from bridge.subjects import is_name, parse_decimal
 from bridge.trust import Trust
 
 AT_ONCE: Final = 32
@@ -35,9 +35,8 @@ LIMIT: Final = 100
 """Runs that are listed where nothing is said."""
 MAX_LEN: Final = 1024**3
 """Bytes of receipts that are looked at together: all of it is held, some 3 million receipts."""
-
-Line = tuple[str, bytes]
-"""Where a page stands, and the page."""
+LEAST: Final = 256
+"""Bytes that any line counts as: no page has fewer, and what is said of a line that is none takes room as well."""
 
 
 def register(app: typer.Typer) -> None:
@@ -96,14 +95,12 @@ def show(
     as_json: AsJson = False,
 ) -> None:
     """List what receipts say of each job: who sent what to whom, when, and what came of it. Nothing is verified."""
-    out, account, clouds = Out(as_json), Account(), None
+    out, account, clouds, lines = Out(as_json), Account(), None, _Lines()
     if len(what) == 1 and is_name(what[0]) and not Path(what[0]).is_file():
-        lines: list[Line] = []
-        taken = _Taken(what[0], lambda where, page: lines.append((where, page)))
-        clouds = taken.run(identity, folder, None)
+        clouds = _Taken(what[0], lines.add).run(identity, folder, None)
     else:
-        lines = _read(map(Path, what))
-    gather(take(lines, account), account)
+        lines.read(map(Path, what))
+    gather(take(lines.found, account), account)
     runs = [each for each in account.runs.values() if job in (None, each.id.job)]
     runs.sort(key=_begun, reverse=True)
     _table(out, runs[:limit])
@@ -148,7 +145,9 @@ def verify_(
     """
     out = Out(as_json)
     trusted = [_bundle(each, roots) for each in bundles or [_default(policy)]]
-    account = verify(_read(files), trusted, now_ms())
+    lines = _Lines()
+    lines.read(files)
+    account = verify(lines.found, trusted, now_ms())
     problems = [*account.problems, *([] if running else account.unended)]
     for line in problems:
         out.say(line, "bold red")
@@ -220,9 +219,12 @@ class _Taken:
         self.counts[cloud] = 0
         while messages := await transport.read(stream, pattern, first=after + 1, most=AT_ONCE, timeout=TIMEOUT_S):
             for message in messages:
+                sequence = parse_decimal(message.headers.get("Nats-Sequence", ""))
+                if sequence is None or sequence <= after:  # a broker that repeats itself is not asked for ever
+                    raise TransportError(f"{stream}: a direct get answered with what was not asked for")
+                after = sequence
                 self.counts[cloud] += 1
                 self._sink(f"{cloud}:{self.counts[cloud]}", _one_line(message.data))
-            after = int(messages[-1].headers["Nats-Sequence"])
 
 
 def _one_line(page: bytes) -> bytes:
@@ -230,19 +232,41 @@ def _one_line(page: bytes) -> bytes:
     return b" ".join(page.split(b"\n")).rstrip() + b"\n"
 
 
-def _read(files: Iterable[Path]) -> list[Line]:
-    found: list[Line] = []
-    left = MAX_LEN
-    for file in files:
-        try:
-            with file.open("rb") as reading:
-                held = reading.read(left + 1)
-        except OSError as error:
-            raise ConfigurationError(f"{file}: cannot be read ({error.strerror})") from None
-        if (left := left - len(held)) < 0:
-            raise UsageError(f"{file}: more than {spell_size(MAX_LEN)} of receipts; verify fewer at once")
-        found += [(f"{file}:{n}", line) for n, line in enumerate(held.split(b"\n"), 1) if line]
-    return found
+class _Lines:
+    """Pages that are looked at together, up to `MAX_LEN`, and where each stands."""
+
+    def __init__(self) -> None:
+        self.found: list[tuple[str, bytes]] = []
+        self._left = MAX_LEN
+
+    def add(self, where: str, line: bytes) -> None:
+        """Take one more.
+
+        Raises:
+            UsageError: There are too many.
+        """
+        self._left -= max(len(line), LEAST)
+        if self._left < 0:
+            most = f"{spell_size(MAX_LEN)} of receipts, or {MAX_LEN // LEAST:,} lines"
+            raise UsageError(f"{where}: more than {most}; look at fewer at once")
+        if line := line.rstrip(b"\n"):
+            self.found.append((where, line))
+
+    def read(self, files: Iterable[Path]) -> None:
+        """Take those of files, one on each line.
+
+        Raises:
+            ConfigurationError: One cannot be read.
+            UsageError: There are too many.
+        """
+        for file in files:
+            try:
+                with file.open("rb") as reading:
+                    lines = iter(lambda: reading.readline(self._left + 1), b"")
+                    for n, line in enumerate(lines, 1):
+                        self.add(f"{file}:{n}", line)
+            except OSError as error:
+                raise ConfigurationError(f"{file}: cannot be read ({error.strerror})") from None
 
 
 def _default(policy: Path | None) -> Path:
