@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
 from collections.abc import AsyncIterator, Callable
@@ -17,10 +16,9 @@ from bridge.composite import MAX_FIELDS
 from bridge.errors import ConfigurationError, InvalidArguments, JobFailed, KeyConflict, PayloadTooLarge, UsageError
 from bridge.payload import PART
 from bridge.testing import embedded_bridge, memory_bridge
-from bridge.testing.rig import Rig
 from consumers import Worker
 from producers import Handle, Kind, Payload
-from tests.integration.test_payloads import POLICY
+from tests.integration.films import Opens, both, once, write_policy, write_spooling
 
 BIG = os.urandom(2 * PART + 12_345)
 SMALL = os.urandom(999)
@@ -66,20 +64,9 @@ async def tell(data: bytes) -> Made:
     return Made(title="twice", film=Payload(twice(), "video/mp4"), lengths=[])
 
 
-Opens = Callable[..., contextlib.AbstractAsyncContextManager[Rig]]
-both = pytest.mark.parametrize("opens", [memory_bridge, embedded_bridge], ids=["memory", "servers"])
-
-
 @pytest.fixture(autouse=True)
 def spool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("BUNNY_SPOOL", str(tmp_path / "spool"))
-    (tmp_path / "bridge.yaml").write_text(POLICY)
-    return tmp_path / "spool"
-
-
-async def once(data: bytes) -> AsyncIterator[bytes]:
-    for at in range(0, len(data), 99_999):
-        yield data[at : at + 99_999]
+    return write_spooling(tmp_path, monkeypatch)
 
 
 @both
@@ -119,11 +106,8 @@ async def test_fields_there_and_back(opens: Opens, tmp_path: Path, spool: Path) 
 
 
 async def test_keys_many_and_an_inbox_with_real_servers(tmp_path: Path) -> None:
-    path, policy = tmp_path / "film", tmp_path / "bridge.yaml"
+    path, policy = tmp_path / "film", write_policy(tmp_path, more=", inbox: [relay]")
     path.write_bytes(BIG)
-    policy.write_text(
-        POLICY.replace("max_payload: 8MiB}\n  backwards", "max_payload: 8MiB, inbox: [relay]}\n  backwards")
-    )
     async with (
         embedded_bridge(policy) as rig,
         rig.working(worker, "bunny"),

@@ -10,16 +10,14 @@ from bridge.payload import PART
 from bridge.testing import embedded_bridge
 from consumers import Worker
 from producers import Payload
-from tests.integration import test_payloads
+from tests.integration.films import write_policy
 
-POLICY = test_payloads.POLICY.replace("kinds: [echo, count, tell], ", "kinds: [echo, count, tell], compression: zstd, ")
-POLICY = POLICY.replace("kinds: [echo], ", "kinds: [echo], padding: padme, ")
 TEXT = (b"the same words again and again, " * 30_000)[: 3 * PART + 12_345]
 
 
 async def test_both_ways(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BUNNY_SPOOL", str(tmp_path / "spool"))
-    (tmp_path / "bridge.yaml").write_text(POLICY)
+    policy = write_policy(tmp_path, more=", compression: zstd", back_more=", padding: padme")
     there, back = Worker(), Worker()
 
     async def echo(payload: Payload) -> Payload:
@@ -28,7 +26,7 @@ async def test_both_ways(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     there.handler("films", "echo")(echo)
     back.handler("backwards", "echo")(echo)
     async with (
-        embedded_bridge(tmp_path / "bridge.yaml") as rig,
+        embedded_bridge(policy) as rig,
         rig.working(there, "bunny"),
         rig.working(back, "relay"),
         rig.producer("other") as other,

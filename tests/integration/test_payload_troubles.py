@@ -16,17 +16,15 @@ from bridge.testing import embedded_bridge
 from consumers import Worker, payloads
 from producers import Payload
 from tests.fleet import until
-from tests.integration.test_payloads import DATA, POLICY
+from tests.integration.films import write_spooling
 
-SHORT = os.urandom(PART + 1_000)
+DATA, SHORT = os.urandom(3 * PART + 12_345), os.urandom(PART + 1_000)
 
 
 @pytest.fixture
 def spool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    place = tmp_path / "spool"
+    place = write_spooling(tmp_path, monkeypatch)
     place.mkdir(mode=0o700)
-    monkeypatch.setenv("BUNNY_SPOOL", str(place))
-    (tmp_path / "bridge.yaml").write_text(POLICY)
     return place
 
 

@@ -2,39 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import io
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
 from bridge.payload import PART
-from bridge.testing import embedded_bridge, memory_bridge
-from bridge.testing.rig import Rig
 from consumers import Job, Worker
 from producers import Payload
+from tests.integration.films import Opens, both, once, write_spooling
 
-POLICY = """\
-version: 1
-bridge: acme
-clouds:
-  aws: {role: hub, clients: "tls://hub.test:4222", leafnodes: "tls://leaf.test:7422", durability: process}
-  azure: {role: leaf, clients: "tls://azure.test:4222", durability: process}
-identities:
-  relay: {cloud: aws}
-  other: {cloud: aws}
-  bunny: {cloud: azure}
-  gamma: {cloud: azure}
-  prov-aws: {cloud: aws, role: provisioner}
-  prov-azure: {cloud: azure, role: provisioner}
-  link-azure: {cloud: azure, role: link}
-queues:
-  films: {producers: [relay, other], workers: bunny, kinds: [echo, count, tell], max_payload: 8MiB}
-  backwards: {producers: [gamma], workers: relay, kinds: [echo], max_payload: 8MiB}
-"""
 DATA = os.urandom(3 * PART + 12_345)
 
 worker = Worker()
@@ -74,21 +54,10 @@ async def tell(data: bytes) -> AsyncIterator[bytes]:
     return twice()
 
 
-Opens = Callable[..., contextlib.AbstractAsyncContextManager[Rig]]
-both = pytest.mark.parametrize("opens", [memory_bridge, embedded_bridge], ids=["memory", "servers"])
-
-
 @pytest.fixture(autouse=True)
 def spool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("BUNNY_SPOOL", str(tmp_path / "spool"))
-    (tmp_path / "bridge.yaml").write_text(POLICY)
     seen.clear()
-    return tmp_path / "spool"
-
-
-async def once(data: bytes) -> AsyncIterator[bytes]:
-    for at in range(0, len(data), 99_999):
-        yield data[at : at + 99_999]
+    return write_spooling(tmp_path, monkeypatch)
 
 
 @both

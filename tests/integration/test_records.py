@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 from asyncio.subprocess import PIPE, Process
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -17,42 +17,20 @@ from bridge.devserver import Bridge
 from bridge.errors import Denied, StreamRestarted
 from bridge.segments import subject
 from bridge.subjects import JobKey, direct_get, parts_stream
-from bridge.testing import embedded_bridge, memory_bridge
-from bridge.testing.rig import Rig
+from bridge.testing import embedded_bridge
 from consumers import Worker
 from producers import Handle
+from tests.integration.films import Opens, both, write_policy
 from tests.integration.records_process import ROWS
 from tests.integration.test_jobs import says
 from tests.support import connected
 
 ROOT = Path(__file__).resolve().parents[2]
-POLICY = """\
-version: 1
-bridge: acme
-clouds:
-  aws: {role: hub, clients: "tls://hub.test:4222", leafnodes: "tls://leaf.test:7422", durability: process}
-  azure: {role: leaf, clients: "tls://azure.test:4222", durability: process}
-identities:
-  relay: {cloud: aws}
-  other: {cloud: aws}
-  bunny: {cloud: azure}
-  gamma: {cloud: azure}
-  prov-aws: {cloud: aws, role: provisioner}
-  prov-azure: {cloud: azure, role: provisioner}
-  link-azure: {cloud: azure, role: link}
-queues:
-  films: {producers: [relay, other], workers: bunny, kinds: [gated, resume, restart], max_payload: 8MiB, ack_wait: 2s}
-  backwards: {producers: [gamma], workers: relay, kinds: [gated], max_payload: 8MiB}
-"""
-Opens = Callable[..., contextlib.AbstractAsyncContextManager[Rig]]
-both = pytest.mark.parametrize("opens", [memory_bridge, embedded_bridge], ids=["memory", "servers"])
 
 
 @pytest.fixture(autouse=True)
 def policy(tmp_path: Path) -> Path:
-    path = tmp_path / "bridge.yaml"
-    path.write_text(POLICY)
-    return path
+    return write_policy(tmp_path, "gated, resume, restart", "gated", ", ack_wait: 2s")
 
 
 class Gate:
