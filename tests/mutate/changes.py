@@ -76,7 +76,7 @@ class _Slot(NamedTuple):
 
 
 def changes(source: str) -> list[Change]:
-    """Every change of a module, in its order."""
+    """Every change of a module, in its order; a value that says little alone is shown with what it is part of."""
     found, named = list[Change](), Counter[tuple[str, str]]()
     for number, slot in enumerate(_slots(ast.parse(source))):
         node = slot.node
@@ -104,9 +104,7 @@ def changed(source: str, change: Change) -> ast.Module:
 
 
 def _short(node: ast.AST) -> str:
-    """One line of code; of a statement that holds others its first."""
-    if isinstance(node, ast.If | ast.While):
-        return f"if {ast.unparse(node.test)}"
+    """One line of code."""
     return " ".join(ast.unparse(node).split())
 
 
