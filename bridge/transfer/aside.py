@@ -20,6 +20,7 @@ from bridge.errors import SpoolFull, UsageError
 BEHIND: Final = 8 * 1024 * 1024
 """After so many bytes the system begins to write them to the disk: the end need not wait for all of them."""
 NO_ROOM: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""What the system says where there is no room: on a disk, for a user, in a file."""
 _TOLD: Final = 128
 """Bytes of a name that what lies beside it is told by: with what is added it stays below the 255 of file systems."""
 
