@@ -1,6 +1,6 @@
 """Break the verifying code in every small way, and see that a test fails: ``make mutate``, ``python -m tests.mutate``.
 
-Mutants that no quick test kills are tried with the tests of real servers. Those that live must stand in
+Mutants that no quick test kills are tried with slower ones. Those that live must stand in
 ``docs/mutants.md`` with the reason. What was found is kept, so a run goes on where the last one ended, and tries again
 only what lived. Exit codes: 0 all others are killed, 1 some live. One that could not be tried lives.
 """
@@ -112,7 +112,7 @@ def main() -> int:
     parser.add_argument("--module", choices=HELD, action="append", help="this one alone; repeat")
     parser.add_argument("--at-once", type=int, default=os.cpu_count() or 1, help="mutants at a time")
     parser.add_argument("--anew", action="store_true", help="try those again, too, that were killed before")
-    parser.add_argument("--quick", action="store_true", help="without the tests of real servers: more will live")
+    parser.add_argument("--quick", action="store_true", help="without the slower tests: more will live")
     parser.add_argument("--dir", type=Path, default=KEPT, help="where what was found is kept")
     chosen = parser.parse_args()
     prepare()
