@@ -252,7 +252,7 @@ def _check_runs(account: Account) -> None:
         each.result
         for run in account.runs.values()
         for each in run.of(Event.FINISHED)
-        if each.result and each.outcome not in OTHERS
+        if each.result and each.outcome in STATUSES
     }
     for run in account.runs.values():
         sent = bool(run.of(Event.SUBMITTED))

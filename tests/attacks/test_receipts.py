@@ -286,7 +286,16 @@ def test_a_replay_is_submitted_once_and_need_not_be_received() -> None:
     assert problem.endswith("(generation 1): not submitted")
 
 
+TWIN = replace(BUNNY[2], outcome="answered", attempt=0)
+"""By a worker that found the result of another."""
+
+
+def test_what_comes_again_is_no_end_that_another_found() -> None:
+    put_off = replace(BUNNY[2], outcome="retried")  # no worker names a result then
+    found = problems(signed(page("relay", RELAY)), signed(page("bunny", (*BUNNY[:2], put_off, TWIN, BUNNY[3]))))
+    assert [line.rpartition(": ")[2] for line in found] == ["answered, and nobody says that it finished it so"]
+
+
 def test_what_another_found_done_is_whole_by_the_one_who_did_it() -> None:
-    twin = replace(BUNNY[2], outcome="answered", attempt=0)
-    found = account(signed(page("relay", RELAY)), signed(page("bunny", (*BUNNY[:3], twin, BUNNY[3]))))
+    found = account(signed(page("relay", RELAY)), signed(page("bunny", (*BUNNY[:3], TWIN, BUNNY[3]))))
     assert found.problems == []
