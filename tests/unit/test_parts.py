@@ -151,6 +151,14 @@ def test_a_part_of_another_length_than_was_signed_is_refused(length: int) -> Non
         reader.unseal(0, part)  # whoever has checked it elsewhere
 
 
+def test_each_of_several_parts_is_the_one_of_its_place() -> None:
+    data = b"".join(bytes([number]) * PART for number in range(4))
+    manifest, parts, pieces = sealed(data)
+    reader = opener(manifest, pieces)
+    for number, part in enumerate(parts):
+        assert [reader.matches(place, part) for place in range(4)] == [place == number for place in range(4)]
+
+
 def test_what_is_shorter_and_not_compressed_does_not_open_as_if() -> None:
     manifest, (part,), pieces = sealed(b"some bytes")
     with pytest.raises(BadPacking):
