@@ -45,6 +45,14 @@ class TolerantClient(Client):
         else:
             await super()._process_pong()
 
+    async def _send_ping(self, future: asyncio.Future[Any] | None = None) -> None:
+        # As private: nats-py writes a PING ahead of what waits to be written, so that the answer to it would say
+        # nothing of that, and a subscription that is refused be taken for one that is not.
+        if self.is_connected and self._pending and self._transport is not None:
+            waiting, self._pending, self._pending_data_size = self._pending, [], 0
+            self._transport.writelines(waiting)
+        await super()._send_ping(future)
+
     async def _process_err(self, err_msg: str) -> None:
         # Left to itself nats-py closes for good at the first word of it; how long to go on is `Wire`'s to decide.
         if is_unauthorized(err_msg):

@@ -206,6 +206,14 @@ async def test_what_the_permissions_refuse_is_told_at_once(tmp_path: Path) -> No
         await submit(alpha, [1])
 
 
+async def test_a_subscription_that_is_refused_is_never_taken_for_one_that_is_not(tmp_path: Path) -> None:
+    async with server_world(tmp_path) as world:
+        alpha = await world.transport("alpha")
+        for number in range(200):  # one in ten passed where the server's word was asked for ahead of the subscription
+            with pytest.raises(Denied):
+                await alpha.subscribe(f"done.thumbs.{number}.>", told_nobody)
+
+
 async def told_nobody(_: Message) -> None:
     raise AssertionError
 
