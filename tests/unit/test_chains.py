@@ -12,12 +12,19 @@ from bridge.core import MAX_PAYLOAD
 from bridge.errors import BadPrelude, BadSegment, InvalidArguments, UsageError
 from bridge.job import JSON, Content
 from bridge.segments import ENDED, HINT, MAX_RECORDS, Chain, End, Position, pack, unpack
+from bridge.subjects import JobKey
 from tests.world import World
 
 DIGEST, BEFORE = b"\x02" * 32, b"\x01" * 32
 CHAIN = Chain(2, 3, 10, 100, BEFORE)
 CORE = replace(World().job().core, type="segment", run=2, segment=3, previous=BEFORE, records=11, size=100)
 END = End.of(CHAIN)
+
+
+def test_a_segment_is_stored_among_the_parts_of_its_queue() -> None:
+    key = JobKey("thumbs", "relay", "0" * 24, 7, 1)
+    assert segments.subject(key, 2, 3) == f"parts.thumbs.relay.{'0' * 24}.7.segments.1-2-3"
+    assert segments.any_segment("thumbs") == "parts.thumbs.*.*.*.segments.*"
 
 
 def test_the_next_segment_has_a_record_more_that_may_be_empty() -> None:

@@ -56,6 +56,7 @@ def test_the_short_way_leaves_all_else_to_the_long() -> None:
         (with_parts, said(b"")),
         (JOB, said(b"body", b"boby")),
         (JOB, said(b"body", b"body2")),
+        (JOB, said(b"body", length=5)),
         (JOB, said(b"body", status="succeeded")),
         (RESULT, said(b"body")),
         (JOB, said(b"", more=1)),
@@ -71,7 +72,8 @@ def test_the_short_way_leaves_all_else_to_the_long() -> None:
         said(b"body", more=-1),
         said(b"body", b"boby"),
         said(b"body", length=-1),
-        said(b"body", length=True),
+        said(b"a", length=True),
+        said(b"body", length=5),
         said(b"body", content_type=""),
         said(b"body", content_type=7),
         said(b"body", also=1),
@@ -92,6 +94,13 @@ def test_results_have_a_status_and_nothing_else_has() -> None:
         for how in (None, Packing.ZSTD):
             with pytest.raises(ValueError, match="results have a status"):
                 prelude.write(core, Content("text/plain", b""), status, how, None)
+
+
+def test_what_is_longer_than_travels_inline_is_not_written() -> None:
+    body = bytes(INLINE_LIMIT)
+    assert prelude.read(JOB, prelude.write(JOB, Content("text/plain", body), None, None, None)).content.body == body
+    with pytest.raises(PayloadTooLarge, match="INLINE_LIMIT"):
+        prelude.write(JOB, Content("text/plain", body + b"a"), None, None, None)
 
 
 def test_a_prelude_has_1024_bytes_at_most() -> None:
