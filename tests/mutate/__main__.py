@@ -24,7 +24,7 @@ from tests.mutate.changes import Change, changes
 from tests.mutate.forks import apart
 from tests.mutate.held import HELD, Held
 from tests.mutate.record import Excuse, Record, excuses
-from tests.mutate.trials import OPTIONS, Trials, imported
+from tests.mutate.trials import OPTIONS, UNRUN, Trials, imported
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 JUSTIFIED: Final = ROOT / "docs" / "mutants.md"
@@ -43,7 +43,8 @@ def tried(
     if exchanged:
         plugin = Trials(path, exchanged, record.hints(), at_once, record.note)
         _in_a_fork(lambda: pytest.main([*OPTIONS, *map(str, files)], plugins=[plugin]), path)
-    anew = [change for change in wanted if not change.code]
+    unrun = record.told(UNRUN)
+    anew = [change for change in wanted if not change.code or (change.function, change.what) in unrun]
     for change, outcome in apart([(each, partial(imported, name, path, each, files)) for each in anew], at_once):
         record.note(change, outcome)
 

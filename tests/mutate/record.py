@@ -65,5 +65,12 @@ class Record:
         }
         return [change for change in changes if (change.function, change.what) in dead]
 
+    def told(self, by: str) -> set[tuple[str, str]]:
+        """Those in the module as it is now of which this was said last."""
+        last = {
+            (line["function"], line["what"]): line["by"] for line in self._lines() if line["source"] == self._source
+        }
+        return {name for name, said in last.items() if said == by}
+
     def _lines(self) -> list[dict[str, str]]:
         return [json.loads(line) for line in self._file.read_text().splitlines()] if self._file.is_file() else []

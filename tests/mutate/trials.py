@@ -1,8 +1,8 @@
 """Trials: the tests of a module, run against one mutant of it each time, in a process that was forked for it.
 
 Importing and collecting takes longer than most tests, so mutants share it: pytest collects once, and each fork
-exchanges the code of one function, wherever it is held. What a module runs when it is imported cannot be exchanged:
-such a mutant is imported, and its tests collected, in a fork of a process that knows nothing of ours yet.
+exchanges the code of one function, wherever it is held. What a module runs or makes when it is imported cannot be
+exchanged: such a mutant is imported, and its tests collected, in a fork of a process that knows nothing of ours yet.
 """
 
 from __future__ import annotations
@@ -34,6 +34,8 @@ TEST_S: Final = 20
 TIMES: Final = 10
 WHOLE_S: Final = 240
 """The same of all tests of a mutant that has to be imported."""
+UNRUN: Final = "no test runs it: it is to be imported"
+"""Said of a mutant in a function that runs when modules are imported, or was made by one that did."""
 OPTIONS: Final = ("-q", "--assert=plain", "-p", "no:cacheprovider", "--hypothesis-profile=mutate")
 
 
@@ -42,7 +44,7 @@ class Seen(NamedTuple):
 
     seconds: float
     functions: frozenset[str]
-    """The outermost functions of the module that ran in it, or while its file's tests were set up."""
+    """The functions of the module that ran in it, or while its file's tests were set up."""
 
 
 class Trials:
@@ -78,7 +80,10 @@ class Trials:
         def trials() -> Iterator[tuple[Change, Callable[[], str | None]]]:
             for change in self._wanted:
                 chosen = [(items[name], tests[name]) for name in self._order(change, tests)]
-                yield change, partial(self._try, session, change, live, chosen)
+                if chosen:
+                    yield change, partial(self._try, session, change, live, chosen)
+                else:
+                    self._told(change, Outcome(False, UNRUN))
 
         for change, outcome in apart(trials(), self._at_once):
             self._killers[outcome.by] += 1
@@ -145,7 +150,7 @@ class _Watch:
 
     def see(self, frame: FrameType, event: str, argument: object) -> None:
         if frame.f_code.co_filename == self._path:
-            self._seen.add(frame.f_code.co_qualname.partition(".<locals>")[0])
+            self._seen.add(frame.f_code.co_qualname)
 
 
 def _look(session: pytest.Session, path: str, seen: Path) -> str | None:
