@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import hmac
 
+import nkeys
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -152,3 +154,71 @@ def test_a_nkey_seed_has_a_public_half_and_anything_else_is_refused_without_echo
     for wrong in ("", "SUAXYZ", "hello", "SAAOZ"):
         with pytest.raises(ValueError, match="not a NKey seed"):
             crypto.nkey_public(wrong)
+
+
+@pytest.mark.parametrize("length", [0, 1, 16_384, 40_000])
+def test_a_body_is_sealed_into_room_that_is_used_again(length: int) -> None:
+    room = bytearray(b"\xff" * (crypto.sealed_length(40_000) + 1))
+    for body in (b"a" * length, b"b" * length):
+        sealed = crypto.seal_body(b"k" * 32, b"context", body, room)
+        assert len(sealed) == crypto.sealed_length(length)
+        assert crypto.open_body(b"k" * 32, b"context", sealed) == body
+        assert len(room) == crypto.sealed_length(40_000) + 1
+
+
+@pytest.mark.parametrize("length", [0, 31, 33, 64])
+def test_a_seed_has_32_bytes(length: int) -> None:
+    with pytest.raises(ValueError, match="an Ed25519 seed has 32 bytes"):
+        SigningKey(bytes(length))
+    with pytest.raises(ValueError, match="an X-Wing seed has 32 bytes"):
+        KemKey(bytes(length))
+
+
+def test_a_new_key_is_another_and_of_the_epoch_that_is_asked_for() -> None:
+    assert len({key.seed for key in (SigningKey.generate(), SigningKey.generate(), KemKey.generate())}) == 3
+    assert (KemKey.generate().epoch, KemKey.generate(3).epoch, KemKey(bytes(32)).epoch) == (0, 3, 0)
+
+
+def test_every_encoding_of_y_that_is_not_the_least_is_refused() -> None:
+    for y in range(P, 2**255):  # 19 of them
+        for sign in (0, 1):
+            with pytest.raises(WeakKey):
+                VerifyKey((y | sign << 255).to_bytes(32, "little"))
+    for y in (2, P - 2):
+        assert VerifyKey(y.to_bytes(32, "little")).public == y.to_bytes(32, "little")
+
+
+def test_an_encapsulation_key_is_as_long_as_it_must_be_and_below_its_modulus() -> None:
+    public = KemKey.generate().public
+    for wrong in (b"", public[:-1], public + b"\0", b"\xff" * len(public)):
+        with pytest.raises(WeakKey):
+            KemPublicKey(wrong)
+
+
+@pytest.mark.parametrize("wrap", [b"", b"short", bytes(crypto.WRAP_LEN), bytes(crypto.WRAP_LEN - 1)])
+def test_what_is_no_wrap_does_not_open(wrap: bytes) -> None:
+    with pytest.raises(BadSeal):
+        KemKey(bytes(32)).unwrap(wrap, b"info")
+
+
+def test_hashes_are_of_what_they_say() -> None:
+    framed = b"\0\0\0\2ab\0\0\0\0\0\0\0\1c"
+    assert crypto.keyed_hash(b"secret", b"ab", b"", b"c") == hmac.new(b"secret", framed, "sha256").digest()
+    assert crypto.sha256_twice(b"ab", b"c") == (hashlib.sha256(b"ab").digest(), hashlib.sha256(b"abc").digest())
+    assert crypto.hashing(b"ab").digest() == crypto.sha256(b"ab") == hashlib.sha256(b"ab").digest()
+    assert crypto.leaf_hash(memoryview(b"ab")) == hashlib.sha256(b"\0ab").digest()
+    assert crypto.kid_of("xwing", b"ab") == hashlib.sha256(b"bunny-bridge/v1/kid/xwing\0ab").digest()
+    assert (len(crypto.random_bytes(16)), len({crypto.random_bytes(16) for _ in range(10)})) == (16, 10)
+
+
+def test_a_nkey_is_a_users_and_signs_what_a_server_sends() -> None:
+    seed = crypto.new_nkey()
+    assert seed != crypto.new_nkey()
+    public = crypto.nkey_public(seed)
+    assert nkeys.from_seed(seed.encode()).verify(b"nonce", crypto.nkey_sign(seed, b"nonce"))
+    of_an_account = nkeys.encode_seed(bytes(range(32)), nkeys.PREFIX_BYTE_ACCOUNT).decode()
+    for act in (lambda: crypto.nkey_public(of_an_account), lambda: crypto.nkey_sign(of_an_account, b"nonce")):
+        with pytest.raises(ValueError, match="of a user"):
+            act()
+    for wrong in (public[:-1], public + "A", f"A{public[1:]}", public.lower(), f"{public[:-1]}1", f"{public}\n", ""):
+        assert not crypto.is_nkey(wrong)
