@@ -52,9 +52,11 @@ class BridgeError(Exception):
 
 
 def told(error: BridgeError) -> str:
-    """What a process that ends with it prints: a file that someone else wrote must not drive the terminal."""
+    """What a process that ends with it prints: a file that someone else wrote must neither drive the terminal nor begin
+    a line of its own in our name."""
     lines = str(error).splitlines() or [type(error).__name__]
-    return "\n".join("bunny: " + "".join(char if char.isprintable() else "?" for char in line) for line in lines)
+    shown = ["".join(char if char.isprintable() else "?" for char in line) for line in lines]
+    return "bunny: " + "\n       ".join(shown)
 
 
 # --- you -------------------------------------------------------------------------------------------

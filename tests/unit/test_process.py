@@ -22,7 +22,7 @@ async def answer() -> int:
         (ConfigurationError("BUNNY_IDENTITY is not set; name a folder"), 1, "BUNNY_IDENTITY is not set; name a folder"),
         (NotConnected("the server at 127.0.0.1 is gone"), 3, "the server at 127.0.0.1 is gone"),
         (NotAuthorised("not yours\x1b[2J"), 4, "not yours?[2J"),
-        (JobFailed("OSError", "first\nsecond", 1), 5, "OSError: first\nbunny: second (attempt 1)"),
+        (JobFailed("OSError", "first\nsecond", 1), 5, "OSError: first\n       second (attempt 1)"),
         (BridgeError(), 1, "BridgeError"),
     ],
 )
