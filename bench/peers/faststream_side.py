@@ -37,6 +37,7 @@ async def produce():
         waiting.pop(message.raw_message.subject).set_result(value)
 
     async with broker:
+        await make_streams()
         await broker.start()
 
         async def job():
@@ -49,13 +50,18 @@ async def produce():
 
 
 async def work():
-    """Make the streams, then serve."""
+    """Serve."""
     app = worker()
     await broker.connect()
+    await make_streams()
+    await app.run()
+
+
+async def make_streams():
+    """Make the streams; each side does, since either may be first."""
     stream = broker.config.connection_state.stream
     for each in (JOBS, RESULTS):
         await stream.add_stream(name=each.name, subjects=list(each.subjects))
-    await app.run()
 
 
 if __name__ == "__main__":
