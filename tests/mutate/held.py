@@ -40,4 +40,5 @@ HELD: Final = {
         ("unit/test_strict_json.py", "unit/test_trust.py"), ("attacks/test_sealed.py", "vectors/test_own.py")
     ),
     "bridge/trust.py": Held(("unit/test_trust.py", "unit/test_trust_fields.py")),
+    "consumers/verdict.py": Held(("unit/test_verdicts.py",)),
 }

@@ -34,8 +34,9 @@ TEST_S: Final = 20
 TIMES: Final = 10
 WHOLE_S: Final = 240
 """The same of all tests of a mutant that has to be imported."""
-UNRUN: Final = "no test runs it: it is to be imported"
-"""Said of a mutant in a function that runs when modules are imported, or was made by one that did."""
+UNRUN: Final = "it is to be imported"
+"""Said of a mutant in a function that runs when modules are imported, or was made by one that did, and of one whose
+code needs another closure than the function has: that of ``super()``, for one."""
 OPTIONS: Final = ("-q", "--assert=plain", "-p", "no:cacheprovider", "--hypothesis-profile=mutate")
 
 
@@ -80,8 +81,9 @@ class Trials:
         def trials() -> Iterator[tuple[Change, Callable[[], str | None]]]:
             for change in self._wanted:
                 chosen = [(items[name], tests[name]) for name in self._order(change, tests)]
-                if chosen:
-                    yield change, partial(self._try, session, change, live, chosen)
+                exchanged = self._exchanged(change, live)
+                if chosen and all(each.__code__.co_freevars == code.co_freevars for each, code in exchanged):
+                    yield change, partial(self._try, session, exchanged, chosen)
                 else:
                     self._told(change, Outcome(False, UNRUN))
 
@@ -96,18 +98,23 @@ class Trials:
         running = [name for name, test in tests.items() if change.code in test.functions]
         return sorted(running, key=lambda name: (name != hint, -self._killers[name], tests[name].seconds))
 
+    def _exchanged(
+        self, change: Change, live: dict[tuple[str, int], list[FunctionType]]
+    ) -> list[tuple[FunctionType, CodeType]]:
+        """Functions that there are, and the code that each gets."""
+        codes = _codes(compile(changed(self._source, change), str(self._path), "exec"))
+        mine = [code for code in codes if code.co_qualname == change.code]
+        return [(each, code) for code in mine for each in live.get((code.co_qualname, code.co_firstlineno), ())]
+
     def _try(
         self,
         session: pytest.Session,
-        change: Change,
-        live: dict[tuple[str, int], list[FunctionType]],
+        exchanged: list[tuple[FunctionType, CodeType]],
         chosen: list[tuple[pytest.Item, Seen]],
     ) -> str | None:
         """In the fork: the test that fails."""
-        for code in _codes(compile(changed(self._source, change), str(self._path), "exec")):
-            if code.co_qualname == change.code:
-                for function in live.get((code.co_qualname, code.co_firstlineno), ()):
-                    function.__code__ = code
+        for function, code in exchanged:
+            function.__code__ = code
         following = [*(item for item, _ in chosen[1:]), None]
         for (item, test), after in zip(chosen, following, strict=False):
             signal.setitimer(signal.ITIMER_REAL, TEST_S + TIMES * test.seconds)
