@@ -277,8 +277,9 @@ class Arrivals:
             if handle is not None:
                 self._conflict(handle, conflict)
         except BridgeError as error:
-            _log.warning("result_ignored", queue=key.queue, job=key.job_id, cause=type(error).__name__)
-            self._meter.count(metrics.RESULTS_REFUSED, key.queue, type(error).__name__)
+            cause = error.name if isinstance(error, Refusal) else type(error).__name__
+            _log.warning("result_ignored", queue=key.queue, job=key.job_id, cause=cause)
+            self._meter.count(metrics.RESULTS_REFUSED, key.queue, cause)
 
     async def _look_up(self, key: JobKey) -> Message | None:
         return await self._transport.lookup(subjects.results_stream(key.queue), subjects.result(key))
