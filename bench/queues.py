@@ -94,7 +94,7 @@ def main() -> None:
     if sys.argv[1:2] == ["--serve"]:
         serve(int(sys.argv[2]))
     parser = argparse.ArgumentParser(prog="python -m bench.queues", description=__doc__)
-    parser.add_argument("--queues", type=int, nargs="+", default=[1, 10, 100], help="one row each")
+    parser.add_argument("--queues", type=int, nargs="+", default=[1, 10, 30], help="one row each")
     parser.add_argument("--jobs", type=int, default=2_000, help="over all queues")
     parser.add_argument("--window", type=int, default=100, help="jobs in flight")
     parser.add_argument("--seconds", type=float, default=15.0, help="for which nothing happens")
