@@ -97,9 +97,9 @@ class Reports:
                 if report.due > now and not report.over:
                     later.append(report)
                     continue
-                report.due = now + INTERVAL_S
                 report.queued = False
                 await self._send(report)
+                report.due = self._loop.time() + INTERVAL_S  # from when it was sent: sealing takes its time
             self._waiting.extendleft(reversed(later))
             if later:
                 self._loop.call_at(min(report.due for report in later), self._news.set)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +17,7 @@ import pytest
 from bridge.cli.drill import worker
 from bridge.cli.drill.command import CUTS_S
 from bridge.cli.drill.faults import faults
+from bridge.cli.drill.skew import Skew
 from consumers import execute
 from tests.acceptance.typed import bunny, environment
 from tests.integration.traps import needs
@@ -84,6 +88,22 @@ def test_an_interrupted_drill_leaves_nothing(tmp_path: Path) -> None:
     _, said = drill.communicate(timeout=30)
     assert (drill.returncode, said) == (130, "")
     assert list((tmp_path / "tmp").iterdir()) == []
+
+
+async def test_processes_with_a_wrong_clock_leave_nothing_that_they_shared() -> None:
+    needs(*NEEDS["clocks"])
+    script = "import os, time; print(os.getpid(), int(time.time()), flush=True); os.kill(os.getpid(), 9)"
+    async with Skew.found() as skew:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", script, env={**os.environ, **skew.off(-3600)}, stdout=asyncio.subprocess.PIPE
+        )
+        said, _ = await process.communicate()
+    pid, seconds = map(int, said.split())
+    assert seconds < time.time() - 3000
+    names = skew.shared.split()
+    assert len(names) == 2
+    left = {name.removeprefix("sem.") for name in os.listdir("/dev/shm")}  # noqa: S108
+    assert not left & {f"faketime_sem_{pid}", f"faketime_shm_{pid}", *(name.removeprefix("/") for name in names)}
 
 
 def test_every_fault_is_tried() -> None:

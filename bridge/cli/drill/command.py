@@ -30,6 +30,7 @@ from bridge.cli.frame import AsJson, NotAsAsked, example, run
 from bridge.cli.out import Out
 from bridge.devserver import Folder, running
 from bridge.errors import BridgeError, ConfigurationError, UsageError
+from bridge.policy import Policy
 
 CUTS_S: Final = (1.0, 5.0)
 RARE: Final = 5
@@ -128,12 +129,24 @@ async def _drill(out: Out, order: Order, under: Mapping[str, Disk], lacking: dic
     if task is not None:  # as Ctrl-C does: processes are stopped and a temporary folder is removed
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     policy, skew = drill_policy(order.folder), None
-    if order.needs(SKEW):
-        try:
-            skew = await Skew.find()
-            await skew.prepare(order.folder)
-        except ConfigurationError as error:
-            lacking[SKEW] = str(error)
+    async with contextlib.AsyncExitStack() as stack:
+        if order.needs(SKEW):
+            try:
+                skew = await stack.enter_async_context(Skew.found())
+                await skew.prepare(order.folder)
+            except ConfigurationError as error:
+                lacking[SKEW] = str(error)
+        return await _struck(out, order, policy, under, lacking, skew)
+
+
+async def _struck(
+    out: Out,
+    order: Order,
+    policy: Policy,
+    under: Mapping[str, Disk],
+    lacking: Mapping[str, str],
+    skew: Skew | None,
+) -> Report:
     can = [fault for fault in order.chosen if fault.needs not in lacking]
     missing = {fault.name: lacking[fault.needs] for fault in order.chosen if fault.needs in lacking}
     if not can:

@@ -6,7 +6,9 @@ import asyncio
 import os
 import shutil
 import sys
-from collections.abc import Mapping
+from asyncio.subprocess import PIPE
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -20,6 +22,12 @@ OFF_S: Final = 3600
 AGE_S: Final = 2 * OFF_S
 """How old certificates and trust bundle are, as in production: brand-new ones are of the future an hour ago."""
 
+_TELLS: Final = """
+import os, sys
+print(os.environ["LD_PRELOAD"], os.environ["FAKETIME_SHARED"], sep="\\n", flush=True)
+sys.stdin.read()
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class Skew:
@@ -27,30 +35,40 @@ class Skew:
 
     Args:
         library: libfaketime.
+        shared: The names of the semaphore and the memory that its processes share. A process that is told of none makes
+            its own, by its id, and leaves them in ``/dev/shm``, where they are in the way of who has that id next.
     """
 
     library: str
+    shared: str
 
     @classmethod
-    async def find(cls) -> Skew:
-        """Find it.
+    @asynccontextmanager
+    async def found(cls) -> AsyncGenerator[Skew]:
+        """Find it; its program keeps what its processes share until the end.
 
         Raises:
             ConfigurationError: It is not there.
         """
         if (program := shutil.which(PROGRAM)) is None:
             raise ConfigurationError(f"{PROGRAM} is not installed")
-        asked = (program, "-f", "+0s", sys.executable, "-c", "import os; print(os.environ['LD_PRELOAD'])")
-        process = await asyncio.create_subprocess_exec(*asked, stdout=asyncio.subprocess.PIPE)
-        said, _ = await process.communicate()
-        if process.returncode != 0:
-            raise ConfigurationError(f"{PROGRAM} does not run here")
-        return cls(said.decode().strip())
+        asked = (program, "-f", "+0s", sys.executable, "-c", _TELLS)
+        process = await asyncio.create_subprocess_exec(*asked, stdin=PIPE, stdout=PIPE)
+        assert process.stdin is not None and process.stdout is not None  # noqa: S101, PT018  # for the type checker
+        try:
+            library, shared = [(await process.stdout.readline()).decode().strip() for _ in range(2)]
+            if not shared:
+                raise ConfigurationError(f"{PROGRAM} does not run here")
+            yield cls(library, shared)
+        finally:
+            process.stdin.close()
+            await process.wait()
 
     def off(self, seconds: int) -> Mapping[str, str]:
         """The variables of a process whose clock is so many seconds ahead; not the monotonic one, nor its timers."""
         return {
             "LD_PRELOAD": self.library,
+            "FAKETIME_SHARED": self.shared,
             "FAKETIME": f"{seconds:+d}s",
             "FAKETIME_DONT_FAKE_MONOTONIC": "1",
             "DONT_FAKE_MONOTONIC": "1",  # as earlier releases call it
