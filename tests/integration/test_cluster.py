@@ -12,7 +12,8 @@ import pytest
 from bridge.devserver import Server, monitor
 from bridge.devserver.ports import free_port
 from bridge.testing import EmbeddedRig, embedded_bridge
-from tests.load import clustered, run_load
+from tests.integration.test_receipts import account, pages
+from tests.load import POLICY, clustered, run_load
 from tests.support import write_policy
 
 RATE, SECONDS = 200, 6.0
@@ -37,7 +38,8 @@ async def state(rig: EmbeddedRig, inspector: str, stream: str) -> dict[str, Any]
 async def test_a_cluster_that_loses_the_leader_of_a_stream_loses_no_job(
     tmp_path: Path, cloud: str, stream: str, record_property: Callable[[str, object], None]
 ) -> None:
-    async with embedded_bridge(write_policy(tmp_path, clustered(cloud)), folder=tmp_path / "bunny") as rig:
+    policy = clustered(cloud, POLICY.replace("ack_wait: 3s", "ack_wait: 3s, receipts: on"))
+    async with embedded_bridge(write_policy(tmp_path, policy), folder=tmp_path / "bunny") as rig:
         killed = await leader(rig, cloud, stream)
 
         async def meanwhile() -> None:
@@ -51,6 +53,9 @@ async def test_a_cluster_that_loses_the_leader_of_a_stream_loses_no_job(
             found = await state(rig, inspector, "RESULTS_thumbs")
             assert found["messages"] == found["num_subjects"] == count  # one result of each job, in both clouds
         assert (await state(rig, f"ops-{cloud}", "RESULTS_thumbs"))["replicas"] == 3
+        assert (await state(rig, f"ops-{cloud}", "RECEIPTS_thumbs"))["replicas"] == 3
+        receipts = account(rig.bridge, await pages(rig.bridge))
+        assert (receipts.problems, receipts.unended, len(receipts.runs)) == ([], [], outcome.submitted)
 
         await rig.bridge.restart(killed)
         await rig.until_flowing(30)
