@@ -28,6 +28,9 @@ from bridge.transport import Transport
 
 WINDOW_BYTES: Final = 2 * 1024 * 1024
 """Of sealed parts that await their PubAcks: the server is near, this keeps it busy, and a small job waits behind it."""
+TURNS: Final = 3
+"""Of the event loop between two parts: one is handed over, and written by itself, before the next one is sealed. Eight
+in one turn held up whatever else the process had to do for as long as all of them took, and went in one write."""
 PUBLISH_TIMEOUT_S: Final = 10.0
 """How long one PubAck is waited for before the same bytes are sent again."""
 STALL_S: Final = 120.0
@@ -116,6 +119,8 @@ class _Storing:
         self._check_age()
         self.begun += 1
         self._tasks.add(asyncio.create_task(self._store(number, data), name="part"))
+        for _ in range(TURNS):
+            await asyncio.sleep(0)
 
     async def all(self) -> None:
         """Wait for all of them."""
