@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from itertools import pairwise
 
 from bridge.payload import PART
 from bridge.transfer import outgoing
@@ -23,6 +24,6 @@ async def test_no_two_parts_are_stored_in_one_turn_of_the_event_loop() -> None:
             stored.append(len(rig.held("aws", "PARTS_thumbs")))
         await submit
     assert stored[-1] == 8 + 1, "parts, and their index"
-    turns = [turn for turn, (before, after) in enumerate(zip(stored, stored[1:], strict=False)) if after > before]
-    assert max(after - before for before, after in zip(stored, stored[1:], strict=False)) == 1
-    assert min(after - before for before, after in zip(turns, turns[1:], strict=False)) >= outgoing.TURNS
+    turns = [turn for turn, (before, after) in enumerate(pairwise(stored)) if after > before]
+    assert max(after - before for before, after in pairwise(stored)) == 1
+    assert min(after - before for before, after in pairwise(turns)) >= outgoing.TURNS
