@@ -18,7 +18,7 @@ from bridge.identity import CA_FILE, Connection, Identity
 from bridge.jetstream import JetStreamTransport, connect
 from bridge.transport import Delivery, Message, Pull
 from tests.integration.test_transport_conformance import (
-    ACK_WAIT_S,
+    LONG,
     answer,
     key,
     nothing_comes,
@@ -120,13 +120,11 @@ async def test_a_publish_whose_puback_was_lost_is_stored_once(tmp_path: Path) ->
 
 async def test_a_publish_in_time_or_not_at_all(tmp_path: Path) -> None:
     async with server_world(tmp_path) as world, through_relay(world, "alpha") as (alpha, relay):
-        loop = asyncio.get_running_loop()
         await relay.cut()
         for _ in range(2):
-            began = loop.time()
-            with pytest.raises(PublishTimeout):
-                await alpha.publish("JOBS_thumbs", subjects.job(key(1), "normal"), b"job", timeout=0.5)
-            assert loop.time() - began < 1.5
+            async with asyncio.timeout(5.0):  # half of what it has where nothing is said
+                with pytest.raises(PublishTimeout):
+                    await alpha.publish("JOBS_thumbs", subjects.job(key(1), "normal"), b"job", timeout=0.5)
         relay.heal()
         await submit(alpha, [2])
         other = await world.transport("alpha")
@@ -158,33 +156,31 @@ async def test_requests_that_were_given_up_and_are_served_bring_no_more_than_the
     monkeypatch.setattr("bridge.jetstream.pull.SILENCE_S", 0.5)  # gives up before a heartbeat can come
     async with server_world(tmp_path) as world:
         alpha, bunny = await world.transport("alpha"), await world.transport("bunny")
-        jobs = pull(bunny)
+        jobs = pull(bunny, LONG)
         jobs.grant(5)
         await nothing_comes(jobs, 2.5)  # by now more requests wait than credit was granted
-        others = pull(bunny)
-        await submit(alpha, range(1, 31), "thumbs")
+        others = pull(bunny, LONG)
+        await submit(alpha, range(1, 31), LONG)
         taken = await take(jobs, 5)
         await nothing_comes(jobs, 0.2)
         others.grant(30)
-        began = asyncio.get_running_loop().time()
-        await drain(others, bunny, set(range(1, 31)) - {number(delivery) for delivery in taken})
-        assert asyncio.get_running_loop().time() - began < 0.5 * ACK_WAIT_S  # handed back, not held until the ack wait
+        async with asyncio.timeout(SOON_S / 2):  # handed back, not held until the ack wait
+            await drain(others, bunny, set(range(1, 31)) - {number(delivery) for delivery in taken})
 
 
 async def test_a_closed_pull_does_not_swallow_jobs(tmp_path: Path) -> None:
     async with server_world(tmp_path) as world:
         alpha, bunny = await world.transport("alpha"), await world.transport("bunny")
-        gone = pull(bunny)
+        gone = pull(bunny, LONG)
         gone.grant(20)
-        await submit(alpha, [1])
+        await submit(alpha, [1], LONG)
         await take(gone, 1)
         await gone.close()  # with a request for 19 more waiting in the other cloud
-        jobs = pull(bunny)
+        jobs = pull(bunny, LONG)
         jobs.grant(20)
-        began = asyncio.get_running_loop().time()
-        await submit(alpha, range(2, 12))
-        taken = await take(jobs, 10)
-        assert asyncio.get_running_loop().time() - began < 0.8 * ACK_WAIT_S
+        await submit(alpha, range(2, 12), LONG)
+        async with asyncio.timeout(SOON_S / 2):  # before the ack wait is over
+            taken = await take(jobs, 10)
         assert {number(delivery) for delivery in taken} == set(range(2, 12))
 
 
@@ -194,7 +190,7 @@ async def test_a_closed_pull_does_not_swallow_jobs(tmp_path: Path) -> None:
 async def test_what_the_permissions_refuse_is_told_at_once(tmp_path: Path) -> None:
     async with server_world(tmp_path) as world:
         alpha = await world.transport("alpha")
-        async with asyncio.timeout(2.0):  # far below every timeout below
+        async with asyncio.timeout(10.0):  # half of every timeout below
             with pytest.raises(Denied, match="results"):
                 await alpha.publish("RESULTS_thumbs", subjects.result(key(1)), b"forged", timeout=20.0)
             with pytest.raises(Denied):
@@ -234,9 +230,9 @@ async def test_nobody_answers_for_streams_that_are_not_there(tmp_path: Path) -> 
     async with server_world(tmp_path, provisioned=False) as world:
         alpha = await world.transport("alpha")
         with pytest.raises(PublishTimeout, match="does not answer"):
-            await alpha.publish("JOBS_thumbs", subjects.job(key(1), "normal"), b"job", timeout=0.5)
+            await alpha.publish("JOBS_thumbs", subjects.job(key(1), "normal"), b"job", timeout=1.0)
         with pytest.raises(TransportError, match="nobody answers"):
-            await alpha.lookup("JOBS_thumbs", subjects.job(key(1), "normal"), timeout=0.5)
+            await alpha.lookup("JOBS_thumbs", subjects.job(key(1), "normal"), timeout=1.0)
         await world.bridge.provision("aws")
         await submit(alpha, [1])
 
@@ -249,13 +245,17 @@ async def test_connecting_fails_in_its_time_with_the_reason(tmp_path: Path) -> N
         alpha = world.bridge.identity("alpha")
         seed, connection = Identity.load(alpha).nkey_seed, Connection.load(alpha)
         stranger = Identity.generate("alpha").nkey_seed
-        with pytest.raises(NotConnected, match="certificate is not accepted"):
-            await connect(connection, seed, world.bridge.identity("bunny") / CA_FILE, name="alpha", timeout=0.5)
-        with pytest.raises(Denied, match="does not accept this identity"):
-            await connect(connection, stranger, alpha / CA_FILE, name="alpha", timeout=0.5)
         closed = connection.model_copy(update={"server": "tls://127.0.0.1:1"})
-        with pytest.raises(NotConnected, match="refused"):
-            await connect(closed, seed, alpha / CA_FILE, name="alpha", timeout=0.5)
+        ways = (connection, seed, world.bridge.identity("bunny")), (connection, stranger, alpha), (closed, seed, alpha)
+        tries = [connect(to, by, folder / CA_FILE, name="alpha", timeout=3.0) for to, by, folder in ways]
+        certificate, identity, port = await asyncio.gather(*tries, return_exceptions=True)
+        for error, type_, reason in (
+            (certificate, NotConnected, "certificate is not accepted"),
+            (identity, Denied, "does not accept this identity"),
+            (port, NotConnected, "refused"),
+        ):
+            assert isinstance(error, type_)
+            assert reason in str(error)
         several = connection.model_copy(update={"server": f"{closed.server}, {connection.server}"})
         async with await connect(several, seed, alpha / CA_FILE, name="alpha", timeout=10.0) as transport:
             assert transport.connected
@@ -337,5 +337,5 @@ async def test_a_frozen_server_delays_no_close(tmp_path: Path) -> None:
         with frozen(pid):
             with pytest.raises(PublishTimeout):
                 await alpha.publish("JOBS_thumbs", subjects.job(key(1), "normal"), bytes(700_000), timeout=1.0)
-            async with asyncio.timeout(2.5):
+            async with asyncio.timeout(10.0):  # a third of what it takes to give a silent server up
                 await alpha.close()

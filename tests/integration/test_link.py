@@ -9,6 +9,8 @@ from collections.abc import AsyncIterator
 import pytest
 
 from bridge.devserver import Relay
+from tests.fleet import until
+from tests.unit.test_memory import steered
 
 
 @contextlib.asynccontextmanager
@@ -89,17 +91,27 @@ async def test_a_black_hole_holds_everything_and_gives_it_back() -> None:
 
 
 async def test_delay_counts_once_each_way() -> None:
+    jump = steered()
     async with echo_through_relay() as relay, dialled(relay) as ends:
-        relay.delay = 0.05
-        assert 0.1 <= await exchange(ends, b"ping") < 0.5
+        relay.delay = 50.0
+        ends[1].write(b"ping")
+        await until(lambda: relay.recordings[-1].from_leaf == b"ping")
+        assert relay.carried == {"from_leaf": 0, "from_hub": 0}
+        jump(50)
+        await until(lambda: relay.recordings[-1].from_hub == b"ping")
+        assert relay.carried == {"from_leaf": 4, "from_hub": 0}
+        jump(50)
+        assert await ends[0].readexactly(4) == b"ping"
         relay.delay = 0.0
-        assert await exchange(ends, b"ping") < 0.1
+        await exchange(ends, b"ping")
 
 
 async def test_a_choked_link_is_as_fast_as_asked() -> None:
     async with echo_through_relay() as relay, dialled(relay) as ends:
         relay.rate = 1_000_000
-        assert 0.15 <= await exchange(ends, bytes(200_000)) < 1.5
+        took = [await exchange(ends, bytes(200_000)) for _ in range(3)]
+    assert min(took) >= 0.15
+    assert min(took) < 1.5  # a busy machine stops everything for longer, but not each time
 
 
 async def test_an_end_that_closes_closes_the_other() -> None:

@@ -157,7 +157,7 @@ async def test_a_delayed_job_that_is_cancelled_never_starts() -> None:
         calls.append(args)
 
     async with fleet.producer() as relay, fleet.working(worker_of(resize)):
-        later = await relay.submit("thumbs", "resize", 1, delay=0.3)
+        later = await relay.submit("thumbs", "resize", 1, delay=1)
         await later.cancel()
         assert await cancelled(later) == ""
     async with fleet.producer() as relay:
@@ -175,7 +175,7 @@ async def test_a_job_that_waits_for_its_next_attempt_is_not_tried_again() -> Non
     async def resize(args: None, job: Job) -> None:
         attempts.append(job.attempt)
         tried.set()
-        raise Retry(after=0.2)
+        raise Retry(after=1)
 
     async with fleet.producer() as relay, fleet.working(worker_of(resize)):
         handle = await relay.submit("thumbs", "resize", None)

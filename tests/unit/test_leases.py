@@ -24,7 +24,7 @@ class Away(MemoryTransport):
 
 
 async def test_a_lost_lease_cancels_the_handler_and_the_job_is_anothers() -> None:
-    fleet = Fleet.make(policy(ack_wait_ms=300))
+    fleet = Fleet.make(policy(ack_wait_ms=1000))
     apart, well, ended = Worker(concurrency=1, prefetch=1), Worker(), asyncio.Event()
     begun: list[tuple[str, int, int]] = []
     settled: list[int] = []

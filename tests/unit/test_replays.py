@@ -193,7 +193,7 @@ async def test_an_order_that_is_stored_again_does_not_run_again() -> None:
 
 
 async def test_a_replay_that_is_killed_counts_its_attempts_and_no_generations() -> None:
-    fleet = Fleet.make(policy(ack_wait_ms=50))
+    fleet = Fleet.make(policy())
     await died(fleet)
     attempts: list[tuple[int, int]] = []
 

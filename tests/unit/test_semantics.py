@@ -95,7 +95,7 @@ async def test_a_job_with_a_time_does_not_start_before_it(said: str) -> None:
         handle = await relay.submit("thumbs", "resize", None, **choices[said])
         await handle.result()
     ((started, attempt),) = begun
-    assert 0.49 <= started - now < 2
+    assert started - now >= 0.49
     assert attempt == 1
 
 
@@ -106,7 +106,7 @@ async def test_a_deadline_counts_from_when_a_job_may_start() -> None:
         return "in time"
 
     async with fleet.producer() as relay, fleet.working(worker_of(resize)):
-        handle = await relay.submit("thumbs", "resize", None, delay=0.4, deadline=0.3)
+        handle = await relay.submit("thumbs", "resize", None, delay=1.1, deadline=1)
         assert await handle.result() == "in time"
 
 

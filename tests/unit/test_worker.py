@@ -410,7 +410,7 @@ async def test_h33_a_forged_result_that_stands_is_dead_lettered_and_alarmed(auth
 
 
 async def test_attempts_survive_workers_that_die() -> None:
-    fleet = Fleet.make(policy(ack_wait_ms=100, max_attempts=2))
+    fleet = Fleet.make(policy(max_attempts=2))
     stuck = Worker(drain_timeout=0.05)
     worker, calls = counting()
     entered = asyncio.Event()
@@ -491,7 +491,7 @@ async def test_what_is_signed_and_does_not_open_is_answered() -> None:
 
 
 async def test_a_lease_keeps_what_runs_and_what_waits_for_longer_than_the_ack_wait() -> None:
-    fleet = Fleet.make(policy(ack_wait_ms=300))
+    fleet = Fleet.make(policy(ack_wait_ms=1000))
     worker, release = Worker(concurrency=1, prefetch=9), asyncio.Event()  # with credit to be delivered more
     settled: list[int] = []
 
@@ -509,7 +509,7 @@ async def test_a_lease_keeps_what_runs_and_what_waits_for_longer_than_the_ack_wa
     async with fleet.producer() as relay, fleet.working(worker, transport=transport):
         handles = [await relay.submit("thumbs", "resize", n) for n in range(2)]  # one runs, one waits
         await until(lambda: worker.busy == 1)
-        await asyncio.sleep(1.5)  # five ack waits: this is what is tested
+        await asyncio.sleep(2.5)  # more than two ack waits: this is what is tested
         release.set()
         assert [await handle.result(int) for handle in handles] == [0, 1]
     assert settled == [1, 1]  # delivered once each
