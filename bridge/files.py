@@ -50,17 +50,21 @@ def write_file(path: Path, text: str | bytes, *, private: bool = False) -> None:
         raise
 
 
-def read_file(path: Path) -> bytes:
+def read_file(path: Path, most: int = MAX_FILE_BYTES) -> bytes:
     """A file's bytes.
 
+    Args:
+        path: The file.
+        most: Bytes that it may have, a whole number of MiB.
+
     Raises:
-        ConfigurationError: It is missing, unreadable or larger than 1 MiB.
+        ConfigurationError: It is missing, unreadable or larger than that.
     """
     try:
         with path.open("rb") as file:
-            data = file.read(MAX_FILE_BYTES + 1)
+            data = file.read(most + 1)
     except OSError as error:
         raise ConfigurationError(f"{path}: cannot be read ({error.strerror})") from None
-    if len(data) > MAX_FILE_BYTES:
-        raise ConfigurationError(f"{path}: larger than 1 MiB")
+    if len(data) > most:
+        raise ConfigurationError(f"{path}: larger than {most >> 20} MiB")
     return data

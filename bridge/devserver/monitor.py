@@ -3,30 +3,35 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final
 
 from bridge.errors import TransportError
 
 REQUEST_TIMEOUT_S: Final = 2.0
 COPIES: Final = "/jsz?accounts=1&streams=1&config=1"
+COPIES_TIMEOUT_S: Final = 10.0
+"""A server of 1,000 queues says some 6 MB of its streams."""
 _FIRST_PAUSE_S: Final = 0.005
 _LONGEST_PAUSE_S: Final = 0.25
+_TOLD: Final = 3
+"""Names of what is missing that an error tells."""
 
 
 class Unanswered(TransportError):
     """The monitor does not answer: the server is not up yet, or no longer."""
 
 
-async def get(port: int, path: str) -> tuple[int, Any]:
+async def get(port: int, path: str, timeout: float = REQUEST_TIMEOUT_S) -> tuple[int, Any]:
     """The status and JSON body of a monitoring page.
 
     Raises:
-        Unanswered: Nothing answers there, or not in JSON.
+        Unanswered: Nothing answers there within ``timeout`` seconds, or not in JSON.
     """
     try:
-        async with asyncio.timeout(REQUEST_TIMEOUT_S):
+        async with asyncio.timeout(timeout):
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
             try:
                 # HTTP/1.0, so that the server ends the body by closing.
@@ -88,7 +93,7 @@ async def link_ids(port: int, nkey: str) -> list[int]:
 
 async def copies(port: int) -> dict[str, bool]:
     """Streams that copy from another cloud, and whether they hear from it now; of a cluster, one server does."""
-    _, body = await get(port, COPIES)
+    _, body = await get(port, COPIES, COPIES_TIMEOUT_S)
     return read_copies(body)
 
 
@@ -127,3 +132,30 @@ async def until(probe: Callable[[], Awaitable[bool]], timeout: float, what: str)
                 pause = min(pause * 1.5, _LONGEST_PAUSE_S)
     except TimeoutError:
         raise TransportError(f"{what}: not within {timeout:g} s") from None
+
+
+async def until_none_is_missing(probe: Callable[[], Awaitable[Sequence[str]]], patience: float, what: str) -> None:
+    """Ask ``probe`` for the names of what is missing until nothing is, however long that takes while some come.
+
+    Raises:
+        TransportError: For ``patience`` seconds there were no fewer; ``what`` says what was waited for.
+    """
+    clock = asyncio.get_running_loop().time
+    least: Sequence[str] | None = None
+    pause, came = _FIRST_PAUSE_S, clock()
+    while True:
+        with contextlib.suppress(Unanswered):
+            missing = await probe()
+            if not missing:
+                return
+            if least is None or len(missing) < len(least):
+                least, came = missing, clock()
+        if clock() - came >= patience:
+            raise TransportError(f"{what}: none within {patience:g} s of the last{_missing(least or ())}")
+        await asyncio.sleep(pause)
+        pause = min(pause * 1.5, _LONGEST_PAUSE_S)
+
+
+def _missing(names: Sequence[str]) -> str:
+    told = ", ".join(names[:_TOLD]) + (f" and {len(names) - _TOLD} more" if len(names) > _TOLD else "")
+    return f"; missing: {told}" if names else ""

@@ -87,6 +87,9 @@ class Bridge:
 
         Of a cluster, servers that were stopped are not waited for.
 
+        Args:
+            timeout: Seconds for the link, and then for the next stream: while some come, the rest are waited for.
+
         Raises:
             ConfigurationError: The link is revoked: nothing will flow.
             TransportError: Not in time.
@@ -97,7 +100,7 @@ class Bridge:
                 "gets new keys, and take its name out of `revoked` in bridge.yaml"
             )
         await monitor.until(self._linked, timeout, f"the link from {self.policy.leaf.name} to {self.policy.hub.name}")
-        await monitor.until(self._copying, timeout, "results flowing home")
+        await monitor.until_none_is_missing(self._silent, timeout, "results flowing home")
 
     async def take_up(self, policy: Policy) -> None:
         """Change the policy of servers that run, in the order and with the signals of ``docs/deploy.md``.
@@ -180,14 +183,15 @@ class Bridge:
         links = [await monitor.links(port) for port in self._running(self.policy.hub.name)]
         return sum(links) >= max(1, len(self._running(self.policy.leaf.name)))
 
-    async def _copying(self) -> bool:
+    async def _silent(self) -> list[str]:
+        """Streams that copy from the other cloud and hear nothing."""
+        silent = []
         for cloud in self.policy.clouds:
             # A former policy's copies stay, and hear nothing any more.
             planned = copied_streams(self.folder, cloud)
             found = [await monitor.copies(port) for port in self._running(cloud)]
-            if not all(any(copies.get(name) for copies in found) for name in planned):
-                return False
-        return True
+            silent += [name for name in sorted(planned) if not any(copies.get(name) for copies in found)]
+        return silent
 
 
 @contextlib.asynccontextmanager

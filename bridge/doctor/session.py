@@ -67,7 +67,7 @@ class Session:
         self.info, self.name, self.timeout, self.label = info, identity.name, timeout, label
         self._tls, self._identity = tls, identity
         self._inbox = f"{subjects.inbox_prefix(identity.name)}.{secrets.token_hex(8)}"
-        self._asked = 0
+        self._asked, self._turn = 0, asyncio.Lock()
         self.round_trip = 0.0
 
     async def log_in(self) -> None:
@@ -160,13 +160,14 @@ class Session:
         return replies
 
     async def request(self, subject: str, payload: bytes, timeout: float = 5.0) -> bytes:
-        """One question of the JetStream API.
+        """One question of the JetStream API, after those that were asked before.
 
         Raises:
             Denied: The permissions refuse it.
             TransportError: Nobody answers.
         """
-        (reply,) = await self.ask([Question(subject, payload)], min(timeout, self.timeout))
+        async with self._turn:
+            (reply,) = await self.ask([Question(subject, payload)], min(timeout, self.timeout))
         if reply.denied:
             raise Denied(f"the server's permissions refuse {subject}")
         if reply.data is None or reply.status == "503":

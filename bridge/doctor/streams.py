@@ -9,8 +9,7 @@ from typing import Any, Final
 from bridge.doctor.catalogue import Check
 from bridge.doctor.finding import Findings
 from bridge.doctor.session import Session
-from bridge.provision import Outcome, Report, provision
-from bridge.subjects import api_call
+from bridge.provision import Outcome, Report, compare
 
 FILLING: Final = 0.8
 COPY_SILENT_NS: Final = 5_000_000_000
@@ -23,13 +22,11 @@ async def check_streams(found: Findings, cloud: str, session: Session, plan: Map
     Raises:
         TransportError: The server does not answer or refuses a call.
     """
-    report = await provision(session, plan, dry_run=True)
-    _differences(found, cloud, report)
-    for planned in plan["streams"]:
-        info = json.loads(await session.request(api_call("STREAM.INFO", planned["name"]), b""))
-        if "error" not in info:
-            _fullness(found, cloud, info)
-            _copying(found, cloud, info)
+    comparison = await compare(session, plan)
+    _differences(found, cloud, comparison.report)
+    for info in comparison.streams.values():
+        _fullness(found, cloud, info)
+        _copying(found, cloud, info)
 
 
 def _differences(found: Findings, cloud: str, report: Report) -> None:

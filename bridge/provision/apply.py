@@ -5,31 +5,21 @@ from __future__ import annotations
 import datetime as dt
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from bridge.errors import ConfigurationError, TransportError
 from bridge.files import read_file
+from bridge.provision.calls import Requester, at_once, call, listed
 from bridge.provision.difference import Config, Difference, consumer_differences, merged, stream_differences
 from bridge.subjects import api_call
 from bridge.versions import newer
 
-TIMEOUT_S: Final = 10.0
-"""The longest that one call to the server may take; creating a stream writes to its disk."""
-
-_NOT_FOUND: Final = frozenset({10059, 10014})
-"""*Stream not found* and *consumer not found*."""
-
-_NO_ROOM: Final = frozenset({10047, 10023})
-
-
-class Requester(Protocol):
-    """What is needed of a connection: a request to the local server, and its answer."""
-
-    async def request(self, subject: str, payload: bytes, timeout: float = TIMEOUT_S) -> bytes:
-        """Send a request and wait for the reply."""
+MAX_PLAN_BYTES: Final = 64 << 20
+"""Of a ``plan.json``; that of a queue has some 7 KiB."""
 
 
 class Outcome(StrEnum):
@@ -103,7 +93,7 @@ def load_plan(path: Path) -> Config:
         ConfigurationError: It is missing or not a plan.
     """
     try:
-        plan = json.loads(read_file(path))
+        plan = json.loads(read_file(path, MAX_PLAN_BYTES))
         if (problem := newer(str(path), plan["version"])) is not None:
             raise ConfigurationError(problem)
         if plan["version"] == 1 and all(isinstance(plan[key], list) for key in ("streams", "consumers")):
@@ -128,37 +118,140 @@ async def provision(server: Requester, plan: Config, *, dry_run: bool = False) -
         TransportError: The server does not answer or refuses a call.
         ConfigurationError: The server has no room for the plan.
     """
-    changes = [await _compare_stream(server, want) for want in plan["streams"]]
-    new = {change.stream for change in changes if change.outcome is Outcome.CREATED}
-    changes += [await _compare_consumer(server, each["stream"], each["config"], new) for each in plan["consumers"]]
-    planned = {want["name"] for want in plan["streams"]}
-    extra = [name for name in await _names(server, "STREAM.NAMES", "streams") if name not in planned]
-    consumers = {(each["stream"], each["config"]["name"]) for each in plan["consumers"]}
-    for stream in sorted(planned - new):
-        found = await _names(server, f"CONSUMER.NAMES.{stream}", "consumers")
-        extra += [f"{stream}/{name}" for name in found if (stream, name) not in consumers]
-    apply = not dry_run and all(change.outcome is not Outcome.REFUSED for change in changes)
-    if apply:
-        wanted = [*plan["streams"], *(each["config"] for each in plan["consumers"])]
-        for change, want in zip(changes, wanted, strict=True):
-            if change.outcome is not Outcome.UNCHANGED:
-                await _make(server, change, want)
-    return Report(str(plan["cloud"]), tuple(changes), tuple(extra), apply)
+    comparison = await compare(server, plan)
+    if dry_run or comparison.report.refusals:
+        return comparison.report
+    await comparison.make_originals()
+    return await comparison.make_copies()
 
 
-async def _compare_stream(server: Requester, want: Config) -> Change:
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """A plan beside what a server has; made by `compare`.
+
+    A stream that copies from another cloud asks for what it copies as soon as it is made, and waits for 5 s where
+    nothing answers. Whoever has both clouds at hand makes the originals of both first.
+
+    Args:
+        server: A connection of the cloud's provisioner.
+        report: What would be done.
+        streams: What the server says of each planned stream that it has.
+        wanted: The planned configuration of each change of the report.
+    """
+
+    server: Requester
+    report: Report
+    streams: Mapping[str, Config]
+    wanted: tuple[Config, ...]
+
+    async def make_originals(self) -> None:
+        """Create and update everything but streams that copy from another cloud, and their consumers.
+
+        Raises:
+            TransportError: The server does not answer or refuses a call.
+            ConfigurationError: The server has no room for the plan, or a change must be refused.
+        """
+        await self._make(copies=False)
+
+    async def make_copies(self) -> Report:
+        """Create and update the rest; what was done.
+
+        Raises:
+            TransportError: The server does not answer or refuses a call.
+            ConfigurationError: The server has no room for the plan, or a change must be refused.
+        """
+        await self._make(copies=True)
+        return replace(self.report, applied=True)
+
+    async def _make(self, *, copies: bool) -> None:
+        if self.report.refusals:
+            raise ConfigurationError(self.report.refusals[0])
+        copying = {want["name"] for want in self.wanted if want.get("sources")}
+        due = [
+            (change, want)
+            for change, want in zip(self.report.changes, self.wanted, strict=True)
+            if change.outcome is not Outcome.UNCHANGED and (change.stream in copying) is copies
+        ]
+        for of_consumers in (False, True):  # a stream before its consumers
+            await at_once(self._make_one, (each for each in due if bool(each[0].consumer) is of_consumers))
+
+    async def _make_one(self, due: tuple[Change, Config]) -> None:
+        """Create or update one asset, and check that the server took every field: an older one drops some."""
+        change, want = due
+        left = await (self._make_consumer if change.consumer else self._make_stream)(change, want)
+        if left:
+            raise TransportError(
+                f"{change.asset}: the server did not take {', '.join(each.field for each in left)}; "
+                "it must be nats-server 2.15.1 or newer"
+            )
+
+    async def _make_stream(self, change: Change, want: Config) -> list[Difference]:
+        name, update = change.stream, change.outcome is Outcome.UPDATED
+        info = await _stream(self.server, name) if update else None
+        subject = api_call("STREAM.UPDATE" if update else "STREAM.CREATE", name)
+        answer = await call(self.server, change.asset, subject, merged(_config(info), want))
+        return stream_differences(_config(answer), want, {}, _EPOCH)
+
+    async def _make_consumer(self, change: Change, want: Config) -> list[Difference]:
+        stream, name, update = change.stream, change.consumer, change.outcome is Outcome.UPDATED
+        info = await _consumer(self.server, stream, name) if update else None
+        path = [stream, name, *([want["filter_subject"]] if want.get("filter_subject") else [])]
+        config, action = merged(_config(info), want), "update" if update else "create"
+        body = {"stream_name": stream, "config": config, "action": action}
+        answer = await call(self.server, change.asset, api_call("CONSUMER.CREATE", *path), body)
+        if update:
+            # Asked again: a server that was restarted answers the first update with what the consumer was before.
+            answer = await _consumer(self.server, stream, name)
+        return consumer_differences(_config(answer), want)
+
+
+async def compare(server: Requester, plan: Config) -> Comparison:
+    """Read what the server has, and say what would be done about it.
+
+    Raises:
+        TransportError: The server does not answer or refuses a call.
+    """
+    have, silent = await listed(server, "streams")
+    streams = {info["config"]["name"]: info for info in have}
+    planned = [want["name"] for want in plan["streams"]]
+    for info in await at_once(partial(_stream, server), (name for name in silent if name in planned)):
+        streams |= {info["config"]["name"]: info} if info else {}
+    with_consumers = [name for name in planned if name in streams and streams[name]["state"]["consumer_count"]]
+    found = await at_once(partial(_consumers, server), with_consumers)
+    consumers = {(name, each): info for name, those in zip(with_consumers, found, strict=True) for each, info in those}
+    changes = [_compare_stream(want, streams.get(want["name"])) for want in plan["streams"]]
+    for each in plan["consumers"]:
+        stream, want = each["stream"], each["config"]
+        changes.append(_compare_consumer(stream, want, consumers.get((stream, want["name"]))))
+    others = consumers.keys() - {(each["stream"], each["config"]["name"]) for each in plan["consumers"]}
+    extra = [
+        *sorted({*streams, *silent} - set(planned)),
+        *(f"{stream}/{name}" for stream, name in sorted(others)),
+    ]
+    wanted = (*plan["streams"], *(each["config"] for each in plan["consumers"]))
+    report = Report(str(plan["cloud"]), tuple(changes), tuple(extra), applied=False)
+    return Comparison(server, report, {name: streams[name] for name in planned if name in streams}, wanted)
+
+
+async def _consumers(server: Requester, stream: str) -> list[tuple[str, dict[str, Any]]]:
+    have, silent = await listed(server, "consumers", stream)
+    found = [(str(info["name"]), info) for info in have]
+    for name in silent:
+        info = await _consumer(server, stream, name)
+        found += [(name, info)] if info else []
+    return found
+
+
+def _compare_stream(want: Config, info: Config | None) -> Change:
     name = want["name"]
-    info = await _call(server, f"stream {name}", api_call("STREAM.INFO", name))
     if info is None:
         return Change(name, "", Outcome.CREATED)
     found = stream_differences(info["config"], want, info["state"], dt.datetime.now(dt.UTC))
     return Change(name, "", _outcome(found), tuple(found))
 
 
-async def _compare_consumer(server: Requester, stream: str, want: Config, new: set[str]) -> Change:
+def _compare_consumer(stream: str, want: Config, info: Config | None) -> Change:
     name = want["name"]
-    # A consumer of a stream that is still to be made: the server would answer "stream not found".
-    info = None if stream in new else await _info(server, stream, name)
     if info is None:
         return Change(stream, name, Outcome.CREATED)
     found = consumer_differences(info["config"], want)
@@ -171,68 +264,16 @@ def _outcome(found: list[Difference]) -> Outcome:
     return Outcome.UPDATED if found else Outcome.UNCHANGED
 
 
-async def _make(server: Requester, change: Change, want: Config) -> None:
-    """Create or update one asset, and check that the server took every field: an older one drops some."""
-    name, update = change.stream, change.outcome is Outcome.UPDATED
-    have: Config = {}
-    if change.consumer:
-        info = await _info(server, name, change.consumer) if update else None
-        have = info["config"] if info else {}
-        path = [name, change.consumer, *([want["filter_subject"]] if want.get("filter_subject") else [])]
-        body = {"stream_name": name, "config": merged(have, want), "action": "update" if update else "create"}
-        await _call(server, change.asset, api_call("CONSUMER.CREATE", *path), body)
-        # Asked again: a server that was restarted answers the first update with what the consumer was before.
-        answer = await _info(server, name, change.consumer)
-    else:
-        if update:
-            info = await _call(server, change.asset, api_call("STREAM.INFO", name))
-            have = info["config"] if info else {}
-        call = api_call("STREAM.UPDATE" if update else "STREAM.CREATE", name)
-        answer = await _call(server, change.asset, call, merged(have, want))
-    got = answer["config"] if answer else {}
-    state: Config = {}
-    left = consumer_differences(got, want) if change.consumer else stream_differences(got, want, state, _EPOCH)
-    if left:
-        raise TransportError(
-            f"{change.asset}: the server did not take {', '.join(each.field for each in left)}; "
-            "it must be nats-server 2.15.1 or newer"
-        )
-
-
 _EPOCH: Final = dt.datetime.fromtimestamp(0, dt.UTC)
 
 
-async def _info(server: Requester, stream: str, consumer: str) -> dict[str, Any] | None:
-    return await _call(server, f"consumer {stream}/{consumer}", api_call("CONSUMER.INFO", stream, consumer))
+def _config(info: Config | None) -> Config:
+    return info["config"] if info else {}
 
 
-async def _names(server: Requester, call: str, what: str) -> list[str]:
-    names: list[str] = []
-    while True:
-        page = await _call(server, what, api_call(call), {"offset": len(names)})
-        found = (page or {}).get(what) or []
-        names += found
-        if not found or page is None or len(names) >= page["total"]:
-            return sorted(names)
+async def _stream(server: Requester, name: str) -> dict[str, Any] | None:
+    return await call(server, f"stream {name}", api_call("STREAM.INFO", name))
 
 
-async def _call(
-    server: Requester, asset: str, subject: str, body: Mapping[str, Any] | None = None
-) -> dict[str, Any] | None:
-    """The answer to one API call; None if the asset does not exist."""
-    payload = b"" if body is None else json.dumps(body).encode()
-    try:
-        answer = json.loads(await server.request(subject, payload, timeout=TIMEOUT_S))
-    except ValueError:
-        raise TransportError(f"{asset}: the server's answer to {subject} is not JSON") from None
-    error = answer.get("error")
-    if error is None:
-        return dict(answer)
-    code, words = error.get("err_code", 0), error.get("description", "")
-    if code in _NOT_FOUND:
-        return None
-    if code in _NO_ROOM:
-        raise ConfigurationError(
-            f"{asset}: the server has no room for it ({words}, {code}); raise its max_file or lower max_bytes"
-        )
-    raise TransportError(f"{asset}: the server refuses {subject} ({words}, {code})")
+async def _consumer(server: Requester, stream: str, consumer: str) -> dict[str, Any] | None:
+    return await call(server, f"consumer {stream}/{consumer}", api_call("CONSUMER.INFO", stream, consumer))
