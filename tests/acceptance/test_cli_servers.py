@@ -241,7 +241,7 @@ async def test_from_init_to_the_result_of_a_job(tmp_path: Path) -> None:
         said = await asyncio.to_thread(bunny, "provision --plan", tmp_path, plan, code=1, BUNNY_IDENTITY=str(wrong))
         assert said.error.endswith("its role is service; name the folder of a provisioner")
 
-    refused = await provision("azure", "--timeout", "0.5", code=3)
+    refused = await provision("azure", "--timeout", "2", code=3)
     assert refused == f"bunny: tls://127.0.0.1:{ports['leaf']}: Connection refused; is the server up?\n"
 
 

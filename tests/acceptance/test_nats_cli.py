@@ -158,20 +158,24 @@ def refused(command: str, said: str) -> bool:
 @CLOUDS
 @pytest.mark.parametrize("role", ["ops", "sys"])
 def test_nothing_can_be_changed(role: str, cloud: str, inspected: Inspected, tmp_path: Path) -> None:
-    nats, before = replace(inspected.nats, patience="1s"), inspected.state()
+    before = inspected.state()
     assert before["aws"]["JOBS_thumbnails"][1]["messages"] == 1
     values = {**prepare(tmp_path), **inspected.server(cloud)}
     started = json.loads(inspected.nats(f"acme-sys-{cloud}", "server", "request", "variables").splitlines()[0])
 
-    def attempt(words: list[str]) -> str:
+    def attempt(words: list[str], patience: int = 1) -> str:
+        nats = replace(inspected.nats, patience=f"{patience}s")
         try:
-            return nats(f"acme-{role}-{cloud}", *words, code=None, timeout=8)
+            return nats(f"acme-{role}-{cloud}", *words, code=None, timeout=7 + patience)
         except subprocess.TimeoutExpired as error:  # it waits for ever for what it was refused
             return (error.stdout or b"").decode()
 
     with ThreadPoolExecutor(6) as at_once:
         tried = list(attempts(INSPECTOR if role == "ops" else SYSTEM, cloud, values))
         said = dict(zip(map(" ".join, tried), at_once.map(attempt, tried), strict=True))
+    for words in tried:  # of six at once a busy machine may give up one before its server has answered
+        if not refused(command := " ".join(words), said[command]):
+            said[command] = attempt(words, 10)
     done = [f"{command}: {each[-300:]}" for command, each in said.items() if not refused(command, each)]
     assert not done, "\n".join(done)
     assert inspected.state() == before

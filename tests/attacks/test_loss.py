@@ -188,7 +188,7 @@ asyncio.run(main())
 
 async def test_h40_kill_9_amid_a_submit_leaves_no_job_of_which_nothing_is_known(tmp_path: Path) -> None:
     worker, calls = counting()
-    outbox, script, jobs = tmp_path / "outbox", tmp_path / "submit.py", 2000
+    outbox, script, jobs = tmp_path / "outbox", tmp_path / "submit.py", 20_000
     script.write_text(PRODUCER)
     async with running_bridge(tmp_path) as bridge, administrator(bridge) as admin:
         child = await asyncio.create_subprocess_exec(
