@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import re
 import secrets
 from collections.abc import Mapping
 from typing import Final
+
+from pydantic_core import from_json
 
 from bridge.errors import PayloadTooLarge, PublishTimeout, QueueFull, SubjectChanged, SubjectTaken, TransportError
 from bridge.jetstream.connection import Wire
@@ -106,14 +107,14 @@ def read_puback(data: bytes, headers: Mapping[str, str] | None, stream: str, sub
     if is_no_responders(data, headers):
         return None
     try:
-        answer = json.loads(data)
+        answer = from_json(data, allow_inf_nan=False)
         error = answer.get("error")
         if error is None:
             ack = PubAck(answer["stream"], int(answer["seq"]), bool(answer.get("duplicate", False)))
         else:
             code, number = int(error["code"]), int(error["err_code"])
             words = str(error.get("description", ""))
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError):
         raise TransportError(f"{subject}: {stream}: not a PubAck") from None
     if error is None:
         if ack.stream != stream:
