@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import field
 from typing import Final, Protocol, TypeAlias
 
+from bridge import subjects
 from bridge.errors import NotConnected
 from bridge.values import value
 
@@ -19,6 +20,8 @@ MAX_MESSAGE: Final = 768 * 1024
 """Bytes of one message's data, far below every server's ``max_payload``: what is too large for the other side of a
 link cuts that link for ever."""
 
+PARTS: Final = subjects.parts_stream("")
+"""Begins the names of the streams that hold parts of payloads."""
 
 Unsubscribe: TypeAlias = Callable[[], Awaitable[None]]
 """Ends a subscription. It never raises."""
@@ -202,6 +205,13 @@ class Transport(Protocol):
     @property
     def connected(self) -> bool:
         """Whether the local server can be reached now."""
+
+    @property
+    def moved(self) -> float:
+        """By `time.monotonic`, when a message last was stored by it or came, but parts of payloads; at first -inf.
+
+        Where that was just now, somebody may be waiting for an answer.
+        """
 
     async def close(self) -> None:
         """Flush what can be flushed within 2 seconds, then disconnect. Never raises."""

@@ -108,6 +108,8 @@ class JetStreamPull:
         self._emptied = False
         self._answered = 0
         self._interrupted = 0
+        self.brought = -math.inf
+        """By `time.monotonic`, when it last brought a message."""
         self._spoken = self._loop.time()
         """When a server last said anything of a request, or there was last none."""
         self._ticked = self._loop.time()
@@ -292,6 +294,7 @@ class JetStreamPull:
             self._answered += lane.left == 0
         else:
             self._credit -= 1
+        self.brought = time.monotonic()
         content = Message(message.subject, message.data, message.headers or {})
         self._arrived.put_nowait(Delivery(content, message.reply, delivered(message.reply), doubtful, sent))
         self._fine()

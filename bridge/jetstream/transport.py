@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import math
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Final
@@ -24,7 +26,7 @@ from bridge.jetstream.publish import Publisher, is_no_responders
 from bridge.jetstream.pull import JetStreamPull
 from bridge.jetstream.settle import ACK, IN_PROGRESS, nak, settle
 from bridge.keyring import Keyring
-from bridge.transport import Delivery, Message, PubAck, Unsubscribe
+from bridge.transport import PARTS, Delivery, Message, PubAck, Unsubscribe
 
 SUBSCRIBE_TIMEOUT_S: Final = 10.0
 WAITING_BYTES: Final = 64 * 1024 * 1024
@@ -84,6 +86,7 @@ class JetStreamTransport:
         self._exchange = exchange
         self._publisher = Publisher(wire, exchange)
         self._pulls: list[JetStreamPull] = []
+        self._moved = -math.inf
         self._loop = asyncio.get_running_loop()
 
     async def __aenter__(self) -> JetStreamTransport:
@@ -96,6 +99,11 @@ class JetStreamTransport:
     def connected(self) -> bool:
         """See `bridge.transport.Transport.connected`."""
         return self._wire.connected
+
+    @property
+    def moved(self) -> float:
+        """See `bridge.transport.Transport.moved`."""
+        return max([self._moved, *(pull.brought for pull in self._pulls)])
 
     def on_reconnect(self, callback: Callable[[], None]) -> None:
         """See `bridge.transport.Transport.on_reconnect`."""
@@ -120,6 +128,8 @@ class JetStreamTransport:
         timeout: float = 10.0,
     ) -> PubAck:
         """See `bridge.transport.Transport.publish`."""
+        if not stream.startswith(PARTS):
+            self._moved = time.monotonic()
         return await self._publisher.publish(stream, subject, data, headers, expected, timeout)
 
     async def tell(self, subject: str, data: bytes, reply: str = "") -> None:
@@ -193,6 +203,7 @@ class JetStreamTransport:
         """See `bridge.transport.Transport.subscribe`."""
 
         async def received(message: Msg) -> None:
+            self._moved = time.monotonic()
             try:
                 await callback(Message(message.subject, message.data, message.headers or {}))
             except Exception:  # one message must not end the subscription

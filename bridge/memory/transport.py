@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import secrets
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from itertools import islice
 
@@ -13,7 +15,7 @@ from bridge.errors import NotConnected, PayloadTooLarge, TransportError
 from bridge.matching import matches
 from bridge.memory.clouds import Cloud, Clouds, found, now
 from bridge.memory.consumer import Consumer
-from bridge.transport import MAX_MESSAGE, Delivery, Message, PubAck, Unsubscribe
+from bridge.transport import MAX_MESSAGE, PARTS, Delivery, Message, PubAck, Unsubscribe
 
 _log = structlog.get_logger(__name__)
 
@@ -27,6 +29,8 @@ class MemoryPull:
         self._arrived: asyncio.Queue[Delivery | None] = asyncio.Queue()  # None: closed
         self._ended = False
         self._taken = 0
+        self.brought = -math.inf
+        """By `time.monotonic`, when it last brought a message."""
         self._reached = now()
         consumer.join(self)
 
@@ -82,6 +86,7 @@ class MemoryPull:
         """See `bridge.memory.consumer.Taker`."""
         self._credit -= 1
         self._taken += 1
+        self.brought = time.monotonic()
         self._arrived.put_nowait(delivery)
 
     def end(self) -> None:
@@ -101,6 +106,7 @@ class MemoryTransport:
         self._endings: list[Callable[[], None]] = []
         self._tasks: list[asyncio.Task[None]] = []
         self._closed = False
+        self._moved = -math.inf
 
     async def __aenter__(self) -> MemoryTransport:
         return self
@@ -112,6 +118,11 @@ class MemoryTransport:
     def connected(self) -> bool:
         """See `bridge.transport.Transport.connected`."""
         return not self._closed
+
+    @property
+    def moved(self) -> float:
+        """See `bridge.transport.Transport.moved`."""
+        return max([self._moved, *(pull.brought for pull in self._pulls)])
 
     async def publish(
         self,
@@ -130,6 +141,8 @@ class MemoryTransport:
         sent = {**(headers or {}), "Nats-Msg-Id": secrets.token_hex(16), "Nats-Expected-Stream": stream}
         if expected is not None:
             sent["Nats-Expected-Last-Subject-Sequence"] = str(expected)
+        if not stream.startswith(PARTS):
+            self._moved = time.monotonic()
         ack = self._bridge.publish(self._cloud, stream, subject, data, sent)
         await asyncio.sleep(0)  # as a real one does: others run before the PubAck is seen
         if ack.duplicate:
@@ -194,6 +207,7 @@ class MemoryTransport:
         async def receive() -> None:
             while True:
                 message = await queue.get()
+                self._moved = time.monotonic()
                 try:
                     await callback(message)
                 except Exception:  # one message must not end the subscription

@@ -17,7 +17,7 @@ from bridge.payload import PART, Manifest, PartOpener
 from bridge.subjects import JobKey
 from bridge.transfer.outgoing import Told
 from bridge.transfer.spool import Spool
-from bridge.transfer.window import Window
+from bridge.transfer.window import Others, Window
 from bridge.transport import Transport
 
 LOOKUP_TIMEOUT_S: Final = 10.0
@@ -50,7 +50,7 @@ class Incoming:
         self._transport, self._cloud, self._key = transport, cloud, key
         self._stream = subjects.parts_stream(key.queue)
         self._transfer = opener.manifest.transfer.hex()
-        self._window = Window()
+        self._window = Window(Others(transport).there)
         self._learnt = False
         self.opener = opener
         self.asked = 0

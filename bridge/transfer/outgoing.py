@@ -23,11 +23,12 @@ from bridge.errors import (
 from bridge.payload import PART, SEALED_PART, Manifest, PartSealer
 from bridge.render.lifetimes import SENDING_S
 from bridge.subjects import JobKey
+from bridge.transfer.window import Others
 from bridge.transfer.withdrawals import Withdrawals
 from bridge.transport import Transport
 
 WINDOW_BYTES: Final = 2 * 1024 * 1024
-"""Of sealed parts that await their PubAcks: the server is near, this keeps it busy, and a small job waits behind it."""
+"""Of sealed parts that await their PubAcks: the server is near, this keeps it busy. Beside others it is one part."""
 TURNS: Final = 3
 """Of the event loop between two parts: one is handed over, and written by itself, before the next one is sealed. Eight
 in one turn held up whatever else the process had to do for as long as all of them took, and went in one write."""
@@ -109,12 +110,13 @@ class _Storing:
         self._transport, self._key, self._transfer, self._full = transport, key, transfer, full
         self._stream = subjects.parts_stream(key.queue)
         self._tasks: set[asyncio.Task[None]] = set()
+        self._others = Others(transport)
         self._ends = asyncio.get_running_loop().time() + SENDING_S - STALL_S
         self.begun = 0
 
     async def start(self, number: int, data: bytes) -> None:
         """Begin to store a message, once there is room; raises what an earlier one came to."""
-        while len(self._tasks) * SEALED_PART >= WINDOW_BYTES:
+        while len(self._tasks) * SEALED_PART >= (SEALED_PART if self._others.there() else WINDOW_BYTES):
             await self._some(asyncio.FIRST_COMPLETED)
         self._check_age()
         self.begun += 1

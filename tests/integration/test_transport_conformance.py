@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import secrets
 from collections.abc import Iterable
 from datetime import UTC, datetime
@@ -96,6 +97,27 @@ async def test_a_lookup_finds_the_message_or_nothing(opens: Opens, tmp_path: Pat
         assert (message.subject, message.data) == (subject, b"\x00\xffbytes")
         assert message.headers["Bunny-Kind"] == "resize"
         assert await alpha.lookup("JOBS_thumbs", subjects.job(key(2), "normal")) is None
+
+
+async def test_it_knows_when_a_message_last_went_or_came(opens: Opens, tmp_path: Path) -> None:
+    async with opens(tmp_path) as world:
+        alpha, bunny = await world.transport("alpha"), await world.transport("bunny")
+        assert (alpha.moved, bunny.moved) == (-math.inf, -math.inf)
+        pulled, heard = pull(bunny), asyncio.Event()
+
+        async def hears(_: Message) -> None:
+            heard.set()
+
+        await alpha.subscribe(subjects.done(key(1)), hears)
+        pulled.grant(1)
+        await submit(alpha, [1])
+        went = alpha.moved
+        await take(pulled, 1)
+        assert -math.inf < went <= bunny.moved
+        await answer(bunny, 1)
+        async with asyncio.timeout(SOON_S):
+            await heard.wait()
+        assert went < bunny.moved <= alpha.moved
 
 
 async def test_an_empty_message_is_found_too(opens: Opens, tmp_path: Path) -> None:
