@@ -76,8 +76,10 @@ class Incoming:
             SpoolFull: There is no room for it here.
         """
         try:
-            await self.learn()
-            first = await asyncio.to_thread(self._resume, spool, onto)
+            first = 0
+            if spool.begun:
+                await self._learn()
+                first = await asyncio.to_thread(self._resume, spool, onto)
             async with aclosing(self._kept(spool, first, onto)) as kept:
                 async for number, some in kept:
                     if told is not None:
@@ -89,14 +91,13 @@ class Incoming:
 
     async def stream(self) -> AsyncIterator[bytes]:
         """The payload's bytes, part by part, each verified before it is given out; raises as `fill`."""
-        await self.learn()
         async with aclosing(self._come(0)) as coming:
             async for first, some in coming:
                 for number, sealed in enumerate(some, first):
                     if data := await asyncio.to_thread(self.opener.open, number, sealed):  # none where all is padding
                         yield data
 
-    async def learn(self) -> None:
+    async def _learn(self) -> None:
         """Read the index, once."""
         if not self._learnt:
             parts = self.manifest.parts
@@ -140,7 +141,11 @@ class Incoming:
                 onto(number, sealed)
 
     async def _come(self, first: int) -> AsyncGenerator[tuple[int, list[bytes]], None]:
-        """Parts in their order, not verified yet: the number of the first, and those that have come after it."""
+        """Parts in their order, not verified yet: the number of the first, and those that have come after it.
+
+        The first ones are asked for together with the index, and given out once it is there: one round trip for both.
+        """
+        index = asyncio.create_task(self._learn(), name="index")
         coming: deque[asyncio.Task[bytes]] = deque()
         number = asked = first
         try:
@@ -148,6 +153,7 @@ class Incoming:
                 while asked < self.manifest.parts and len(coming) < self._window.parts:
                     coming.append(asyncio.create_task(self._get(asked), name="part"))
                     asked += 1
+                await index
                 some = [await coming[0]]
                 coming.popleft()
                 while coming and _came(coming[0]) and len(some) < AT_ONCE:
@@ -155,9 +161,9 @@ class Incoming:
                 yield number, some
                 number += len(some)
         finally:
-            for task in coming:
+            for task in (index, *coming):
                 task.cancel()
-            await asyncio.gather(*coming, return_exceptions=True)
+            await asyncio.gather(index, *coming, return_exceptions=True)
 
     async def _get(self, number: int) -> bytes:
         clock = asyncio.get_running_loop().time

@@ -76,6 +76,11 @@ class Spool:
         return number
 
     @property
+    def begun(self) -> bool:
+        """Whether it holds anything already."""
+        return os.fstat(self._descriptor).st_size > 0
+
+    @property
     def named(self) -> bool:
         """Whether it has a file that another process may go on with, and that nobody else has meanwhile."""
         return self._path is not None
