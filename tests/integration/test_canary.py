@@ -78,7 +78,7 @@ async def test_a_cut_ages_canaries_and_piles_none_up(tmp_path: Path) -> None:
             assert bridge.relay is not None
             await bridge.relay.cut()
             await until(port, lambda now: now[AGE] > now[TRIP] + 6, "a canary that is overdue")
-            assert await stored(bridge, "aws", "JOBS_thumbs") <= 1  # though some were due
+            assert await stored(bridge, "aws", "JOBS_thumbs") <= 2  # though more were due; the cut may have an ack
             seen = await until(port, lambda now: JOBS in now, "the backlog")
             assert seen[JOBS] == 0  # which is of jobs alone
             bridge.relay.heal()

@@ -146,7 +146,7 @@ async def test_what_waits_for_its_time_takes_no_slot_of_its_worker() -> None:
         for job in first[1:]:
             with pytest.raises(JobCancelled):
                 await job.result()
-        assert both.busy == 0
+        await until(lambda: both.busy == 0)
 
 
 @pytest.mark.parametrize("limit", [{"concurrency": 1}, {"concurrency_per_key": 1}, {"rate": Rate(1, 3_600_000)}])
