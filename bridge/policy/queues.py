@@ -17,6 +17,10 @@ from bridge.policy.section import Section
 from bridge.policy.values import DAY, HOUR, MIB, MINUTE, SECOND, STORE_LIMIT, Backoff, Cloud, Queue, Rate, Role
 from bridge.subjects import is_name
 
+MAX_QUEUES: Final = 300
+"""A server compares every subject that crosses the link with the others when it reads its configuration: 9 s of a
+processor for so many, at each start and reload, and four times that for twice as many (docs/performance.md)."""
+
 MAX_PENDING: Final = 10_000_000
 """Jobs. A server holds 240 to 900 bytes of memory for each (docs/waiting.md): up to 9 GB at this limit."""
 
@@ -48,6 +52,10 @@ def read_queues(
     queues: dict[str, Queue] = {}
     reserved = dict.fromkeys(clouds, 0)
     for name, section in top.named("queues", "queue", _QUEUE, "declare a queue"):
+        if len(queues) == MAX_QUEUES:
+            problem = f"{section.where} is one of more than {MAX_QUEUES} queues"
+            section.note(section.line, problem, "give a queue several kinds, or make two bridges")
+            break
         queue = _queue(name, section, clouds, identities)
         _check_retention(section, queue, max_outage)
         _check_room(section, queue)

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from bridge.errors import PolicyError
 from bridge.policy import SCAFFOLD, Policy, Queue, Rate, Role, check_policy, load_policy
 from bridge.policy.quantities import parse_duration, parse_size, spell_duration, spell_size
+from bridge.policy.queues import MAX_QUEUES
 
 QUEUE = """
   lookup:
@@ -432,6 +433,17 @@ def test_queues_together_may_not_reserve_more_than_a_server_carries(tmp_path: Pa
     errors = check_policy(write(tmp_path, SCAFFOLD + more))
     assert len(errors) == 1
     assert "reserve 1604GiB in cloud 'azure'" in errors[0].problem
+
+
+def test_one_queue_more_than_a_server_carries_is_refused_where_it_stands(tmp_path: Path) -> None:
+    def queues(count: int) -> str:
+        return "".join(QUEUE.replace("lookup", f"lookup{n}") + "    max_bytes: 1GiB\n" for n in range(count))
+
+    have = len(load(tmp_path, SCAFFOLD).queues)
+    assert len(load(tmp_path, SCAFFOLD + queues(MAX_QUEUES - have)).queues) == MAX_QUEUES
+    (error,) = check_policy(write(tmp_path, SCAFFOLD + queues(MAX_QUEUES - have + 3)))
+    assert f"is one of more than {MAX_QUEUES} queues" in error.problem
+    assert f"lookup{MAX_QUEUES - have}:" in (tmp_path / "bridge.yaml").read_text().splitlines()[error.line - 1]
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from bridge.doctor.site import policy_of
 from bridge.identity import Connection, Identity, PublicIdentity
 from bridge.job import INLINE_LIMIT
 from bridge.policy import Cloud, IdentityEntry, Policy, Queue, Rate, Role
+from bridge.policy.queues import MAX_QUEUES
 from bridge.render import render, server_config, thresholds
 from bridge.render.conf import Noted, write
 from bridge.render.connections import connection_yaml
@@ -398,3 +399,20 @@ def test_no_stream_remembers_ids_for_longer_than_it_keeps_messages() -> None:
     for cloud in ("aws", "azure"):
         for stream in plan(dataclasses.replace(POLICY, queues={"thumbs": short}), cloud)["streams"]:
             assert 0 < stream["duplicate_window"] <= (stream["max_age"] or 120_000_000_000)
+
+
+def test_what_crosses_of_as_many_queues_as_there_may_be_is_said_in_one_line_that_the_leaf_takes() -> None:
+    """A hub tells a leaf all permissions of the link in its INFO, and ``>`` takes six bytes of that JSON."""
+    names = [f"{n:03}{'q' * 60}" for n in range(MAX_QUEUES)]
+    pool = "w" * 63
+    queues = {
+        name: Queue(name, ("alpha",), pool, ("resize",), home="aws", work="azure", payload_bytes=1 << 30)
+        for name in names
+    }
+    policy = dataclasses.replace(POLICY, queues=queues)
+    allowed = link_permissions(policy, crossings(policy))
+    line = json.dumps([*allowed.publish, *allowed.subscribe]).replace(">", "\\u003e")
+    (taken,) = re.findall(r"^max_control_line: (\d+) ", server_config("leaf"), re.MULTILINE)
+    rest = 64 * 1024  # what else an INFO says
+    assert len(line) + rest < 16 * int(taken)
+    assert len(line) > 16 * 4096
