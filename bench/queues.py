@@ -1,7 +1,8 @@
 """What many queues cost a bridge and a worker that serves all of them: ``python -m bench.queues``.
 
 For each number of queues: how long the servers and the worker take to start, jobs a second with the queues in turn, and
-what all of it takes with nothing to do. Streams and consumers have small limits, so that the disk does.
+what all of it takes with nothing to do, and how long after the hub is killed results flow again. Streams have small
+limits, so that the disk does.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from bench.processes import resident_mb
 from bench.sides import process
 from bridge.devserver import Bridge, running
 from bridge.observe import configure
+from bridge.policy.queues import MAX_QUEUES
 from consumers import Worker
 from producers import Producer
 
@@ -43,7 +45,8 @@ async def measure(options: argparse.Namespace) -> AsyncIterator[rows.Row]:
             policy, began = bench_policy(Path(place), room=SMALL, queues=names(queues)), time.perf_counter()
             async with running(policy, Path(place, "bridge")) as bridge:
                 up = {"queues": queues, "servers and streams up, s": time.perf_counter() - began}
-                yield up | await used(bridge, names(queues), options)
+                row = up | await used(bridge, names(queues), options)
+                yield row | {"hub killed, results flow again, s": await back(bridge)}
 
 
 async def used(bridge: Bridge, queues: list[str], options: argparse.Namespace) -> dict[str, float]:
@@ -76,6 +79,15 @@ async def used(bridge: Bridge, queues: list[str], options: argparse.Namespace) -
             }
 
 
+async def back(bridge: Bridge) -> float:
+    """Seconds after which all is as it was before the hub was killed."""
+    began = time.perf_counter()
+    await bridge.hub.kill()
+    await bridge.hub.start()
+    await bridge.until_flowing()
+    return time.perf_counter() - began
+
+
 def serve(queues: int) -> None:
     """The worker of all of them."""
     worker = Worker.from_env(concurrency=64, prefetch=64)
@@ -94,10 +106,10 @@ def main() -> None:
     if sys.argv[1:2] == ["--serve"]:
         serve(int(sys.argv[2]))
     parser = argparse.ArgumentParser(prog="python -m bench.queues", description=__doc__)
-    parser.add_argument("--queues", type=int, nargs="+", default=[1, 10, 30], help="one row each")
+    parser.add_argument("--queues", type=int, nargs="+", default=[1, 10, 100, MAX_QUEUES], help="one row each")
     parser.add_argument("--jobs", type=int, default=2_000, help="over all queues")
     parser.add_argument("--window", type=int, default=100, help="jobs in flight")
-    parser.add_argument("--seconds", type=float, default=15.0, help="for which nothing happens")
+    parser.add_argument("--seconds", type=float, default=10.0, help="for which nothing happens")
     rows.run("queues", parser, measure)
 
 

@@ -21,13 +21,19 @@ from bridge.errors import ConfigurationError, TransportError
 START_TIMEOUT_S: Final = 30.0
 """A server that recovers a large store takes seconds before it is healthy."""
 
+RELOAD_TIMEOUT_S: Final = 10.0
+
+QUEUE_S: Final = 0.3
+"""Seconds more of either for each queue: a server compares every subject that crosses the link with the others."""
+
 STOP_TIMEOUT_S: Final = 10.0
 _SEED: Final = re.compile(r"\bS[A-Z2-7]{57}\b")
 _INHERITED: Final = ("PATH", "HOME", "TZ", "TMPDIR", "GOMEMLIMIT", "GOGC", "GOMAXPROCS")
 
 
-MEMORY_LIMIT: Final = "160MiB"
-"""``GOMEMLIMIT`` of a server whose environment says no other. Without one, large payloads fill memory with garbage."""
+MEMORY_LIMIT_MIB: Final = 160
+"""``GOMEMLIMIT`` of a server whose environment says no other, with one more for each queue. Without one, large payloads
+fill memory with garbage."""
 GARBAGE: Final = "400"
 """``GOGC`` of the same: a server lives in few megabytes, and would collect garbage each time a few more were used."""
 
@@ -60,6 +66,7 @@ class Server:
         variables: What the configuration's ``$NAMES`` stand for.
         monitor_port: Where its monitor listens.
         log: The file that its output is appended to.
+        queues: How many its configuration has: each takes time to read, and memory.
         program: The nats-server to run; found if not given.
         keep_open: File descriptors that it inherits, to hold locks for as long as it lives.
     """
@@ -72,11 +79,13 @@ class Server:
         *,
         monitor_port: int,
         log: Path,
+        queues: int = 0,
         program: Path | None = None,
         keep_open: tuple[int, ...] = (),
     ) -> None:
         self.name, self.config, self.log, self.monitor_port = name, config, log, monitor_port
         self._variables, self._program, self._keep_open = dict(variables), program or find_server(), keep_open
+        self.queues = queues
         self._process: asyncio.subprocess.Process | None = None
         self._started = asyncio.Event()
         self._log_start = 0
@@ -86,8 +95,11 @@ class Server:
         """The server's process id while it runs."""
         return self._process.pid if self._process is not None and self._process.returncode is None else None
 
-    async def start(self, timeout: float = START_TIMEOUT_S) -> None:
+    async def start(self, timeout: float | None = None) -> None:
         """Start the server and wait until it is healthy.
+
+        Args:
+            timeout: Seconds; `START_TIMEOUT_S`, and `QUEUE_S` for each queue, if not given.
 
         Raises:
             PortTaken: One of its ports is in use.
@@ -100,7 +112,7 @@ class Server:
             raise PortTaken(f"{self.name}: port {self.monitor_port} is in use")
         self.log.parent.mkdir(parents=True, exist_ok=True)
         environment = {name: os.environ[name] for name in _INHERITED if name in os.environ}
-        environment.setdefault("GOMEMLIMIT", MEMORY_LIMIT)
+        environment.setdefault("GOMEMLIMIT", f"{MEMORY_LIMIT_MIB + self.queues}MiB")
         environment.setdefault("GOGC", GARBAGE)
         environment |= {name: quoted(value) for name, value in self._variables.items()}
         # 0600: a server's log names subjects and addresses.
@@ -120,6 +132,7 @@ class Server:
         finally:
             os.close(output)
         self._started.set()
+        timeout = START_TIMEOUT_S + QUEUE_S * self.queues if timeout is None else timeout
         try:
             await monitor.until(self._ready, timeout, f"{self.name}: server ready (see {self.log})")
         except BaseException:
@@ -148,7 +161,7 @@ class Server:
         await self.stop()
         await self.start()
 
-    async def reload(self, timeout: float = 10.0) -> None:
+    async def reload(self) -> None:
         """Apply changed configuration files (SIGHUP), and wait until the server has.
 
         Raises:
@@ -157,7 +170,7 @@ class Server:
         """
         if self.pid is None:
             raise TransportError(f"{self.name}: the server does not run, so it cannot reload")
-        await hang_up(self.name, self.pid, self.monitor_port, self.log, timeout)
+        await hang_up(self.name, self.pid, self.monitor_port, self.log, self.queues)
 
     async def ended(self) -> None:
         """Wait until the server ends without having been stopped or killed here.
@@ -193,8 +206,10 @@ class Server:
         return _lines(self.log, start)
 
 
-async def hang_up(name: str, pid: int, monitor_port: int, log: Path, timeout: float = 10.0) -> None:
+async def hang_up(name: str, pid: int, monitor_port: int, log: Path, queues: int) -> None:
     """Have a server of this machine apply changed configuration files (SIGHUP), and wait until it has.
+
+    It may take `RELOAD_TIMEOUT_S`, and `QUEUE_S` for each queue.
 
     Raises:
         ConfigurationError: The server refused the new configuration and keeps the old one.
@@ -213,6 +228,7 @@ async def hang_up(name: str, pid: int, monitor_port: int, log: Path, timeout: fl
             raise ConfigurationError(f"{name}: {_told(failed[-1])}")
         return (await loaded()) != before
 
+    timeout = RELOAD_TIMEOUT_S + QUEUE_S * queues
     await monitor.until(applied, timeout, f"{name}: configuration reloaded (see {log})")
 
 

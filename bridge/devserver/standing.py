@@ -94,7 +94,7 @@ class Standing:
             TransportError: One does not run.
         """
         for name, server in zip(server_names(self.policy.clouds[cloud]), self._servers(cloud), strict=True):
-            await hang_up(name, server["pid"], _port(server), self.folder.log(name))
+            await hang_up(name, server["pid"], _port(server), self.folder.log(name), len(self.policy.queues))
 
     async def connections(self, nkey: str) -> list[str]:
         """The names of the connections that a NKey has, over all servers."""

@@ -115,6 +115,7 @@ class Bridge:
         # The hub first: what may cross is its word when the leaf's reload dials anew.
         for cloud in (policy.hub, policy.leaf):
             for server in self.of(cloud.name):
+                server.queues = len(policy.queues)
                 for _ in range(RELOADS):
                     await server.reload()
         await provision_all(policy, self.folder)
@@ -323,5 +324,6 @@ def _server(policy: Policy, cloud: Cloud, name: str, folder: Folder, ports: Port
         variables(policy, cloud, name, host=_HERE, ports=ports, pki=folder.pki, store=folder.store(name)),
         monitor_port=ports.monitor,
         log=folder.log(name),
+        queues=len(policy.queues),
         keep_open=(lock,),
     )

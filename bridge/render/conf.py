@@ -90,6 +90,6 @@ def _key(key: str) -> str:
 
 def _quoted(text: str) -> str:
     # Quoted, nothing of a string is a variable, a number with a suffix or a comment.
-    if any(c in '"\\' or not c.isprintable() for c in text):
+    if '"' in text or "\\" in text or not text.isprintable():
         raise ValueError(f"not a string that a NATS configuration can hold: {text!r}")
     return f'"{text}"'
