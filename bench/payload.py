@@ -123,7 +123,7 @@ def _verify(path: Path, digest: str) -> None:
 async def beside(producer: Producer, size: int, jobs: int) -> dict[str, float]:
     """The round trips of small jobs, one after another, without and with large transfers beside them: ms.
 
-    Both ways in turn: a payload that goes there, and one that comes back.
+    Both ways in turn: a payload that goes there, and one that comes back; with the MB/s of each meanwhile.
     """
 
     async def small_jobs(until: asyncio.Task[Any] | None) -> list[float]:
@@ -145,7 +145,9 @@ async def beside(producer: Producer, size: int, jobs: int) -> dict[str, float]:
     alone = await small_jobs(None)
     found: dict[str, float] = {"alone_p50": _at(alone, 0.5), "alone_p99": _at(alone, 0.99)}
     for name, large in (("there", there), ("back", back)):
+        begun = time.perf_counter()
         times = await small_jobs(asyncio.create_task(large()))
+        found[f"{name}_rate"] = round(size / 1e6 / (time.perf_counter() - begun), 1)
         found |= {f"{name}_p50": _at(times, 0.5), f"{name}_p99": _at(times, 0.99), f"{name}_jobs": len(times)}
         found[f"{name}_ratio"] = round(found[f"{name}_p99"] / found["alone_p99"], 2)
     return found
