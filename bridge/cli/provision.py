@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,11 +15,10 @@ from bridge.cli.out import Out
 from bridge.cli.where import find_bridge
 from bridge.errors import ConfigurationError
 from bridge.identity import CA_FILE, ENVIRONMENT, Connection, Identity
-from bridge.jetstream import connect
+from bridge.jetstream import JetStreamTransport, connect
 from bridge.policy import Role
 from bridge.policy.quantities import spell_duration, spell_size
-from bridge.provision import MONITOR, Difference, Report, load_plan
-from bridge.provision import provision as make_match
+from bridge.provision import MONITOR, Difference, Report, compare, load_plan
 
 _DURATIONS: Final = frozenset({"max_age", "duplicate_window", "ack_wait", "idle_heartbeat"})
 _SIZES: Final = frozenset({"max_bytes", "max_msg_size"})
@@ -45,8 +45,8 @@ def provision(
 ) -> None:
     """Create and update streams and consumers to match the plan; nothing is ever deleted.
 
-    If one change would lose what is stored, it is refused by name and nothing at all is changed. Without --plan,
-    both clouds of the bridge that runs here are provisioned.
+    If one change would lose what is stored, it is refused by name and nothing at all is changed. Without --plan, both
+    clouds of the bridge that runs here are provisioned: then nothing is changed in either.
     """
     if plan is not None:
         if identity is None:
@@ -70,19 +70,28 @@ def provision(
 
 
 async def _all(targets: list[tuple[Path, Path]], dry_run: bool, timeout: float) -> list[Report]:
-    return [await _one(place, plan, dry_run, timeout) for place, plan in targets]
+    """Compare all before any is changed; what is copied is made before its copies."""
+    async with contextlib.AsyncExitStack() as stack:
+        found = []
+        for place, plan_file in targets:
+            plan = load_plan(plan_file)
+            server = await _server(place, plan_file, str(plan["cloud"]), timeout)
+            found.append(await compare(await stack.enter_async_context(server), plan))
+        if dry_run or any(each.report.refusals for each in found):
+            return [each.report for each in found]
+        for each in found:
+            await each.make_originals()
+        return [await each.make_copies() for each in found]
 
 
-async def _one(place: Path, plan_file: Path, dry_run: bool, timeout: float) -> Report:
-    connection, plan = Connection.load(place), load_plan(plan_file)
+async def _server(place: Path, plan_file: Path, cloud: str, timeout: float) -> JetStreamTransport:
+    connection = Connection.load(place)
     if connection.role != Role.PROVISIONER:
         raise ConfigurationError(f"{place}: its role is {connection.role}; name the folder of a provisioner")
-    if connection.cloud != plan["cloud"]:
-        raise ConfigurationError(f"{plan_file}: the plan of {plan['cloud']}, and {place} is of {connection.cloud}")
+    if connection.cloud != cloud:
+        raise ConfigurationError(f"{plan_file}: the plan of {cloud}, and {place} is of {connection.cloud}")
     seed = Identity.load(place).nkey_seed
-    transport = await connect(connection, seed, place / CA_FILE, name=connection.identity, timeout=timeout)
-    async with transport:
-        return await make_match(transport, plan, dry_run=dry_run)
+    return await connect(connection, seed, place / CA_FILE, name=connection.identity, timeout=timeout)
 
 
 def _show(out: Out, report: Report, dry_run: bool) -> None:

@@ -36,6 +36,11 @@ def test_up_runs_until_it_is_stopped_and_the_others_find_it(tmp_path: Path) -> N
         report = bunny("provision --json", below).json
         assert [each["cloud"] for each in report["clouds"]] == ["aws", "azure"]
         assert {change["outcome"] for each in report["clouds"] for change in each["changes"]} == {"unchanged"}
+        change(tmp_path / ".bunny/rendered/aws/plan.json", description="another")
+        change(tmp_path / ".bunny/rendered/azure/plan.json", storage="memory")
+        assert "storage is" in bunny("provision", below, code=1).error
+        aws, azure = bunny("provision --dry-run --json", below, code=1).json["clouds"]
+        assert [each["changes"][0]["outcome"] for each in (aws, azure)] == ["updated", "refused"]
         again = bunny("up", tmp_path, code=1)
         assert ".bunny: in use by process" in again.error
         assert "name another folder with --dir" in again.error
@@ -45,6 +50,13 @@ def test_up_runs_until_it_is_stopped_and_the_others_find_it(tmp_path: Path) -> N
     assert not (tmp_path / ".bunny/ready.json").exists()
     assert (tmp_path / ".bunny/.gitignore").read_text() == "*\n"
     assert "no bridge runs here: start one with `bunny up`" in bunny("provision", tmp_path, code=1).error
+
+
+def change(plan: Path, **fields: str) -> None:
+    """Write other fields into a plan's first stream."""
+    content = json.loads(plan.read_text())
+    content["streams"][0] |= fields
+    plan.write_text(json.dumps(content))
 
 
 def test_two_bridges_side_by_side_and_ports_as_asked(tmp_path: Path) -> None:
