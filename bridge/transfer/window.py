@@ -15,8 +15,8 @@ RECENT_S: Final = 0.1
 LEAST_BYTES: Final = 4 * SEALED_PART
 """Keeps a short path full where there are no others: 1 MiB."""
 _BESIDE_OTHERS: Final = 0.75
-"""Of the window, what is under way beside others: half of it is what the path holds, the other half waits. Less could
-not tell that the path holds more."""
+"""Of the window, what is under way beside others. Half of the window is what the path holds, and the other half waits:
+with that half alone it could not be told that the path holds more."""
 MOST_BYTES: Final = 32 * 1024 * 1024
 """Memory that one transfer may take for what is under way: 1 Gbit/s over 250 ms."""
 LEAST_SAMPLE_S: Final = 0.02
