@@ -30,18 +30,18 @@ class Ports:
         return replace(self, **chosen)
 
 
-def free_port(taken: set[int]) -> int:
-    """A port that nothing listens on now; it is added to ``taken``.
+def free_port(taken: set[int], among: range = _RANGE) -> int:
+    """A port of a range that nothing listens on now; it is added to ``taken``.
 
     Raises:
         ConfigurationError: None was found.
     """
     for _ in range(_TRIES):
-        port = random.choice(_RANGE)  # noqa: S311 - chosen to differ from others' choices, not to be secret
+        port = random.choice(among)  # noqa: S311 - chosen to differ from others' choices, not to be secret
         if port not in taken and is_free(port):
             taken.add(port)
             return port
-    raise ConfigurationError(f"no free port between {_RANGE.start} and {_RANGE.stop}: stop what listens there")
+    raise ConfigurationError(f"no free port between {among.start} and {among.stop}: stop what listens there")
 
 
 def is_free(port: int) -> bool:

@@ -39,6 +39,8 @@ NATS_IMAGE: Final = "nats:2.15.1-alpine"
 LINK: Final = "link"
 _ETC: Final = PurePosixPath("/etc/bunny")
 _STORE: Final = PurePosixPath("/store")
+_PUBLISHED: Final = range(16_000, 20_000)
+"""Ports of this machine: none that a server outside may choose in the seconds that a container takes to start."""
 
 
 class ContainersRig(FolderRig):
@@ -123,7 +125,7 @@ async def containers_bridge(
         at.path.mkdir(mode=0o700, parents=True, exist_ok=True)
         prepare(values, at, hosts=pki.DEVELOPMENT_HOSTS)
         taken: set[int] = set()
-        published = {name: free_port(taken) for name in servers_of(values)}
+        published = {name: free_port(taken, _PUBLISHED) for name in servers_of(values)}
         _point(values, at, published)
         async with _networks(values) as networks, contextlib.AsyncExitStack() as stack:
             servers = {
