@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from hashlib import sha256
 from importlib import metadata
@@ -21,6 +22,10 @@ SYNC: Final = {"power-loss": "always", "process": "10s"}
 Not each second: a server that syncs keeps what it has read of its streams for ten seconds more, and so spends half of
 its time on collecting garbage while large payloads are read (ADR 0015).
 """
+
+CROSSING_BYTES: Final = 16 * 61_440 - 64 * 1024
+"""What crosses, as the hub tells it to a leaf in one line of JSON: that may be 16 times the ``max_control_line`` of
+``nats/leaf.conf``, and 64 KiB are for what else it says."""
 
 POLICY_TAG: Final = "policy:"
 """What a server's tag begins with that names the digest of its policy."""
@@ -103,8 +108,17 @@ def link_conf(policy: Policy, addresses: Sequence[str] = ()) -> str:
     Args:
         policy: The policy.
         addresses: Where the hub listens, if not where the policy says.
+
+    Raises:
+        ConfigurationError: It is more than the hub can tell a leaf in one line: the link would never stand.
     """
     allowed = link_permissions(policy, crossings(policy))
+    said = len(json.dumps([*allowed.publish, *allowed.subscribe]).replace(">", "\\u003e"))  # as the server writes it
+    if said > CROSSING_BYTES:
+        raise ConfigurationError(
+            f"what may cross the link takes {said} bytes, and a leaf takes {CROSSING_BYTES}; "
+            "give queues, clouds or workers shorter names, or make two bridges"
+        )
     crossing = sha256("\n".join((*allowed.publish, "", *allowed.subscribe)).encode()).hexdigest()[:16]
     urls = [f"{address}#{crossing}" for address in addresses or (policy.hub.leafnodes or "").split(",")]
     notes = [
