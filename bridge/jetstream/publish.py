@@ -68,10 +68,10 @@ class Publisher:
     async def _until_stored(
         self, stream: str, subject: str, data: bytes, headers: dict[str, str], deadline: float
     ) -> PubAck:
-        retried = False
-        pauses = Pauses(0.1, 1.0)
+        retried, pauses = False, None
         while True:
-            await self._wire.until_up(deadline)
+            if not self._wire.connected:
+                await self._wire.until_up(deadline)
             try:
                 reply = await self._exchange.ask(subject, data, headers, deadline)
             except TimeoutError:
@@ -82,6 +82,7 @@ class Publisher:
             ack = read_puback(reply.data, reply.headers, stream, subject)
             if ack is None:
                 retried = True
+                pauses = pauses or Pauses(0.1, 1.0)
                 pause = pauses.next()
                 if self._loop.time() + pause >= deadline:
                     raise PublishTimeout(f"{subject}: {stream} does not answer; is JetStream up, and provisioned?")

@@ -95,6 +95,8 @@ class JetStreamPull:
         self._log = log.bind(stream=stream, consumer=consumer, cloud=cloud)
         self._credit = 0
         """Granted, and in no open request."""
+        self._due = 0
+        """Deliveries that open requests may still bring."""
         self._lanes: list[_Lane] = []
         self._left: list[_Lane] = []
         """Lanes that were given up."""
@@ -192,13 +194,13 @@ class JetStreamPull:
                 await lane.subscription.unsubscribe()
 
     def _asks(self) -> bool:
-        return not self.ended and (self._credit > 0 or any(lane.left for lane in self._lanes))
+        return not self.ended and self._credit + self._due > 0
 
     def _wants_more(self) -> bool:
         """Whether enough credit waits for a request: half of the window, since one for each job would be slow."""
         return (
             self._credit > 0
-            and self._credit >= sum(lane.left for lane in self._lanes)
+            and self._credit >= self._due
             and self._loop.time() >= self._not_before
             and self._wire.connected
             and not self.ended
@@ -228,7 +230,8 @@ class JetStreamPull:
         if self._credit == 0:  # used up by a late delivery meanwhile
             return
         lane.serial += 1
-        lane.left, self._credit = self._credit, 0
+        lane.left = self._credit
+        self._due, self._credit = self._due + lane.left, 0
         lane.after = self._doubts.highest
         lane.heard = self._loop.time()
         lane.over = lane.heard + EXPIRES_S + 1
@@ -244,7 +247,7 @@ class JetStreamPull:
             self._pause("the request could not be sent")
 
     def _give_back(self, lane: _Lane) -> None:
-        self._credit += lane.left
+        self._credit, self._due = self._credit + lane.left, self._due - lane.left
         lane.left = 0
 
     def _pause(self, reason: str) -> None:
@@ -259,11 +262,11 @@ class JetStreamPull:
             self._log.warning("pull_interrupted", reason=reason)
 
     def _fine(self) -> None:
-        silent, self._spoken = self.silent, self._loop.time()
-        self._pauses.reset()
         if self._trouble:
             self._trouble = False
-            self._log.info("pull_restored", seconds=round(silent, 1))
+            self._log.info("pull_restored", seconds=round(self.silent, 1))
+        self._spoken = self._loop.time()
+        self._pauses.reset()
 
     # --- what comes back --------------------------------------------------------------------------
 
@@ -290,7 +293,7 @@ class JetStreamPull:
             await settle(self._wire, message.reply, NAK)
             return
         if lane.left:
-            lane.left -= 1
+            lane.left, self._due = lane.left - 1, self._due - 1
             self._answered += lane.left == 0
         else:
             self._credit -= 1

@@ -64,14 +64,9 @@ def read_headers(block: bytes) -> dict[str, str] | None:
         return None
     try:
         lines = block[len(_PLAIN) : -len(_END)].decode("ascii").split("\r\n")
-        return dict(_header(line) for line in lines)
+        return dict([line.split(": ", 1) for line in lines])  # a line without a value is a ValueError
     except ValueError:
         return None
-
-
-def _header(line: str) -> tuple[str, str]:
-    name, value = line.split(": ", 1)
-    return name, value
 
 
 def write(subject: str, payload: bytes, reply: str, headers: Mapping[str, str] | None) -> bytes | None:
