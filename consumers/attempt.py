@@ -147,9 +147,10 @@ class Attempts:
         late = (case.core.expires - now_ms()) / 1000
         limit = min(late, handler.limits.timeout_s or late)
         case.starts(limit)
+        case.stop.limit = limit
         try:
             # A payload is read and a result's is stored within the handler's time, and its arguments last until then.
-            async with case.stop, asyncio.timeout(limit) as clock, arguments as args:
+            async with case.stop, arguments as args:
                 return await call(args), ""
         except Hindered as hindered:
             return hindered.verdict, hindered.reason
@@ -164,7 +165,7 @@ class Attempts:
         except Retry as retry:
             return self._again(case, handler, retry.after, "Retry", retry.reason), "Retry"
         except TimeoutError as error:
-            if not clock.expired():  # the handler's own
+            if not case.stop.late:  # the handler's own
                 return self._failed(case, handler, error)
             if limit == late:
                 return TooLate(), "DeadlineExceeded"

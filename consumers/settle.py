@@ -243,9 +243,7 @@ class Settler:
             return refusal.name
         headers = {} if traceparent is None else {"traceparent": traceparent}  # more would cost both servers a fifth
         await self._ledger.answered(case, sealed.data, now + case.settings.result_ttl_ms)
-        ended = await self._publish(case, sealed.data, sealed.digest, headers, sent)
-        _log.debug("job_answered", queue=case.queue, job=case.core.job, attempt=case.attempt, status=str(status))
-        return ended
+        return await self._publish(case, sealed.data, sealed.digest, headers, sent)
 
     async def _publish(
         self, case: Case, data: bytes, digest: bytes, headers: dict[str, str], sent: Sent | None = None

@@ -316,6 +316,52 @@ async def test_a_stop_yields_to_whoever_stops_the_task_itself() -> None:
         assert not swallow or isinstance(task.exception(), Cancelled)
 
 
+async def test_a_stop_ends_a_block_when_its_time_is_up() -> None:
+    async def late(stop: Stop, then: Callable[[], object] | None = None) -> str:
+        stop.limit = 0
+        try:
+            async with stop:
+                try:
+                    await asyncio.Event().wait()
+                except asyncio.CancelledError:
+                    if then is None:
+                        raise
+                    asyncio.get_running_loop().call_soon(then)
+                    await asyncio.Event().wait()
+        except TimeoutError:
+            return "late"
+        return "in time"
+
+    stop, current = Stop(), asyncio.current_task()
+    assert current is not None
+    assert await late(stop) == "late"
+    assert stop.late
+    assert not current.cancelling()
+    stop = Stop()
+    with pytest.raises(Cancelled):
+        await late(stop, lambda: stop.ask("it takes its time to end"))
+    assert not current.cancelling()
+    task = asyncio.create_task(late(Stop(), lambda: task.cancel()))
+    await asyncio.wait([task])
+    assert task.cancelled()
+
+
+async def test_a_stop_leaves_a_block_alone_that_ends_in_time() -> None:
+    stop = Stop()
+    stop.limit = 3600
+    async with stop:
+        await asyncio.sleep(0)
+    assert not stop.late
+    assert stop._timer is None
+    for limit in (0, 3600):
+        stop = Stop()
+        stop.limit = limit
+        with pytest.raises(TimeoutError, match="of its own"):
+            async with stop:
+                raise TimeoutError("of its own")
+        assert not stop.late
+
+
 async def test_a_drain_comes_before_a_cancel() -> None:
     fleet = Fleet.make(policy())
     worker, begun, seen = waiting()
