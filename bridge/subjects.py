@@ -13,6 +13,7 @@ from typing import Final, NamedTuple
 NAME: Final = re.compile(r"[a-z0-9](?:[a-z0-9_-]{0,61}[a-z0-9])?")
 SESSION: Final = re.compile(r"[0-9a-f]{24}")
 DECIMAL: Final = re.compile(r"0|[1-9][0-9]{0,15}")
+_GENERATION: Final = re.compile(r"\.".join(f"({each.pattern})" for each in (NAME, NAME, SESSION, DECIMAL, DECIMAL)))
 
 PRIORITIES: Final = ("high", "normal", "low")
 """Priorities a job may have; each is a consumer of the queue's pool."""
@@ -250,14 +251,12 @@ def parse_dead(subject: str) -> JobKey | None:
 
 
 def _parse_generation(subject: str, *prefixes: str) -> JobKey | None:
-    match subject.split("."):
-        case [prefix, queue, producer, session, n, g] if (
-            prefix in prefixes and is_name(queue) and is_name(producer) and SESSION.fullmatch(session)
-        ):
-            number, generation = parse_decimal(n), parse_decimal(g)
-            if number is not None and generation is not None:
-                return JobKey(queue, producer, session, number, generation)
-    return None
+    prefix, _, rest = subject.partition(".")
+    found = _GENERATION.fullmatch(rest) if prefix in prefixes else None
+    if found is None:
+        return None
+    queue, producer, session, n, generation = found.groups()
+    return JobKey(queue, producer, session, int(n), int(generation))
 
 
 def parse_decimal(text: str) -> int | None:

@@ -85,7 +85,7 @@ class Handle(Generic[R]):
     """
 
     __slots__ = (
-        *("__weakref__", "_deadline", "_desk", "_outcome", "_result_type"),
+        *("__weakref__", "_deadline", "_desk", "_outcome", "_result_type", "_waiting"),
         *("asked_at", "key", "keyed", "signed", "stored_at", "token"),
     )
 
@@ -113,6 +113,8 @@ class Handle(Generic[R]):
         self.signed: Signed | None = None
         """Of the job, once it is known."""
         self._outcome: asyncio.Future[Opened | BridgeError] = loop.create_future()
+        self._waiting: list[asyncio.Future[None]] = []
+        """Of those who wait for it: to await it itself would let whoever is cancelled cancel it."""
 
     @property
     def id(self) -> str:
@@ -337,19 +339,13 @@ class Handle(Generic[R]):
         loop = asyncio.get_running_loop()
         patience = max(self.gives_up - loop.time(), 0) if timeout is None else seconds("timeout", timeout)
         woken: asyncio.Future[None] = loop.create_future()
-
-        def wake(_: object = None) -> None:
-            if not woken.done():
-                woken.set_result(None)
-
-        # `asyncio.wait` at half the price; to await the outcome itself would let whoever is cancelled cancel it.
-        timer = loop.call_later(patience, wake)
-        self._outcome.add_done_callback(wake)
+        timer = loop.call_later(patience, _wake, woken)
+        self._waiting.append(woken)
         try:
             await woken
         finally:
             timer.cancel()
-            self._outcome.remove_done_callback(wake)
+            self._waiting.remove(woken)
         if self._outcome.done():
             return
         await self.look()  # what the client dropped must not be called unknown
@@ -363,6 +359,13 @@ class Handle(Generic[R]):
         """Give the handle its outcome; the first one stays."""
         if not self._outcome.done():
             self._outcome.set_result(outcome)
+            for waiting in self._waiting:
+                _wake(waiting)
 
     def __repr__(self) -> str:
         return f"<Handle {self.token.queue} {self.id} {'done' if self.done() else 'open'}>"
+
+
+def _wake(waiting: asyncio.Future[None]) -> None:
+    if not waiting.done():
+        waiting.set_result(None)
