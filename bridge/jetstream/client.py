@@ -30,7 +30,7 @@ class TolerantClient(Client):
     async def publish(
         self, subject: str, payload: bytes = b"", reply: str = "", headers: dict[str, str] | None = None
     ) -> None:
-        """As nats-py's; what is usual goes to the same places, which are private to it, in a third of the time."""
+        """As nats-py's; what is usual goes to the same places, which are private to it, in fewer steps."""
         usable = self._status == self.CONNECTED and len(payload) <= self._max_payload
         command = usual.write(subject, payload, reply, headers) if usable else None
         if command is None:
