@@ -25,11 +25,11 @@ async def provision_all(policy: Policy, folder: Folder) -> None:
         TransportError: A server could not be reached in time.
     """
     async with contextlib.AsyncExitStack() as stack:
-        comparing = []
+        servers = []
         for cloud in policy.clouds:
-            server = await stack.enter_async_context(await _provisioner(policy, folder, cloud))
-            comparing.append(compare(server, _plan(folder, cloud)))
-        found = await asyncio.gather(*comparing)
+            servers.append(await stack.enter_async_context(await _provisioner(policy, folder, cloud)))
+        plans = [_plan(folder, cloud) for cloud in policy.clouds]
+        found = await asyncio.gather(*map(compare, servers, plans))
         refusals = [line for each in found for line in each.report.refusals]
         if refusals:
             more = f" (and {len(refusals) - 1} more)" if len(refusals) > 1 else ""

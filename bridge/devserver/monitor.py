@@ -13,7 +13,7 @@ from bridge.errors import TransportError
 REQUEST_TIMEOUT_S: Final = 2.0
 COPIES: Final = "/jsz?accounts=1&streams=1&config=1"
 COPIES_TIMEOUT_S: Final = 10.0
-"""A server of 1,000 queues says some 6 MB of its streams."""
+"""A busy server of many queues takes seconds to say all of their streams."""
 _FIRST_PAUSE_S: Final = 0.005
 _LONGEST_PAUSE_S: Final = 0.25
 _TOLD: Final = 3

@@ -18,8 +18,8 @@ from bridge.provision.difference import Config, Difference, consumer_differences
 from bridge.subjects import api_call
 from bridge.versions import newer
 
-MAX_PLAN_BYTES: Final = 64 << 20
-"""Of a ``plan.json``; that of a queue has some 7 KiB."""
+MAX_PLAN_BYTES: Final = 16 << 20
+"""Of a ``plan.json``, which has some 7 KiB for each queue."""
 
 
 class Outcome(StrEnum):
