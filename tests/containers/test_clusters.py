@@ -9,6 +9,7 @@ from typing import Final
 
 import pytest
 
+from bridge.devserver import monitor
 from bridge.testing import ContainersRig, ServerContainer, containers_bridge
 from tests.containers.engine import Images
 from tests.load import clustered, run_load
@@ -21,9 +22,16 @@ HEALED_S: Final = 60.0
 
 async def leader(rig: ContainersRig, cloud: str, stream: str) -> ServerContainer:
     """The server that leads a stream."""
-    accounts = (await rig.of(cloud)[0].ask("/jsz?accounts=1&streams=1"))["account_details"]
-    found = [s for account in accounts for s in account.get("stream_detail", ()) if s["name"] == stream]
-    name = found[0]["cluster"]["leader"]
+    names = list[str]()
+
+    async def led() -> bool:  # which a server of the cloud may not have heard yet
+        accounts = (await rig.of(cloud)[0].ask("/jsz?accounts=1&streams=1"))["account_details"]
+        found = [s for account in accounts for s in account.get("stream_detail", ()) if s["name"] == stream]
+        names[:] = [s["cluster"]["leader"] for s in found if s["cluster"].get("leader")]
+        return bool(names)
+
+    await monitor.until(led, 30, f"a leader of {stream}")
+    (name,) = names
     return next(s for s in rig.of(cloud) if f"{rig.policy.bridge}-{s.name.replace('.', '-')}" == name)
 
 

@@ -189,7 +189,11 @@ async def test_the_command_runs_until_it_is_stopped(tmp_path: Path) -> None:
             told = json.loads(await asyncio.wait_for(child.stdout.readline(), 30))
             assert told["cloud"] == "azure"
             await until(told["port"], lambda m: m.get(f"bunny_link_up{AZURE}") == 1, "the link to be seen")
-            assert (await fetch(told["port"], "/readyz"))[0] == 200
+
+            async def ready() -> bool:  # its first look goes on to the streams
+                return (await fetch(told["port"], "/readyz"))[0] == 200
+
+            await monitor.until(ready, 30, "a whole look")
             names = {name for name in await shown(told["port"]) if name.startswith("bunny_certificate")}
             assert {re.findall(r'certificate="(\w+)"', name)[0] for name in names} == {"ca", "link", "server"}
             child.terminate()

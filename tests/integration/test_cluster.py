@@ -21,9 +21,16 @@ RATE, SECONDS = 200, 6.0
 
 async def leader(rig: EmbeddedRig, cloud: str, stream: str) -> str:
     """The name of the server that leads a stream."""
-    _, body = await monitor.get(rig.bridge.of(cloud)[0].monitor_port, "/jsz?accounts=1&streams=1")
-    found = [s for a in body["account_details"] for s in a.get("stream_detail", ()) if s["name"] == stream]
-    name = found[0]["cluster"]["leader"]
+    names = list[str]()
+
+    async def led() -> bool:  # which a server of the cloud may not have heard yet
+        _, body = await monitor.get(rig.bridge.of(cloud)[0].monitor_port, "/jsz?accounts=1&streams=1")
+        found = [s for a in body["account_details"] for s in a.get("stream_detail", ()) if s["name"] == stream]
+        names[:] = [s["cluster"]["leader"] for s in found if s["cluster"].get("leader")]
+        return bool(names)
+
+    await monitor.until(led, 30, f"a leader of {stream}")
+    (name,) = names
     return next(server for server in rig.bridge.servers if f"{rig.policy.bridge}-{server.replace('.', '-')}" == name)
 
 
