@@ -229,7 +229,7 @@ async def test_a_bundle_that_expires_ends_the_process_with_a_code_of_its_own(tmp
         begun = now_ms()
         async with process(bridge):
             start = now_ms() - begun
-        issued = now_ms() + 3 * start + 1_000 - bridge.policy.trust.expires_ms  # it is to run, and then to end
+        issued = now_ms() + 4 * start + 4_000 - bridge.policy.trust.expires_ms  # it is to run, and then to end
         payload = build_payload(bridge.policy, keys, 1_000, issued)
         write_file(bridge.identity("bunny") / TRUST_FILE, sign_payload(payload, load_roots(bridge.folder.roots)))
         async with process(bridge) as child:
