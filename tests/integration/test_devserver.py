@@ -229,8 +229,9 @@ async def test_a_server_that_ends_by_itself_is_told(tmp_path: Path) -> None:
 
 
 UP = """
-import asyncio, pathlib, sys
+import asyncio, pathlib, signal, sys
 from tests.support import running_bridge
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell has its background jobs ignore it
 async def main():
     async with running_bridge(pathlib.Path(sys.argv[1])):
         await asyncio.Event().wait()
@@ -266,10 +267,14 @@ async def test_a_stop_by_ctrl_c_is_clean(tmp_path: Path) -> None:
         stderr=asyncio.subprocess.DEVNULL,
         start_new_session=True,
     )
-    await until((tmp_path / ".bunny/ready.json").exists, 30)
-    pids = [cloud["pid"] for cloud in ready_of(tmp_path)["clouds"].values()]
-    os.killpg(parent.pid, signal.SIGINT)
-    await asyncio.wait_for(parent.wait(), 60)  # each server may take ten seconds, and a busy machine more
+    try:
+        await until((tmp_path / ".bunny/ready.json").exists, 30)
+        pids = [cloud["pid"] for cloud in ready_of(tmp_path)["clouds"].values()]
+        os.killpg(parent.pid, signal.SIGINT)
+        await asyncio.wait_for(parent.wait(), 60)  # each server may take ten seconds, and a busy machine more
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            parent.kill()
     assert not any(is_alive(pid) for pid in pids)
     assert not (tmp_path / ".bunny/ready.json").exists()
 
