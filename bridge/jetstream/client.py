@@ -10,7 +10,10 @@ from typing import Any, Final
 import nkeys
 import structlog
 from nats.aio.client import Client
+from nats.aio.msg import Msg
 from nats.errors import AuthorizationError
+
+from bridge.jetstream.lines import LineParser
 
 CLOSE_TIMEOUT_S: Final = 2.0
 _PLAIN: Final = b"NATS/1.0\r\n"
@@ -20,7 +23,17 @@ log = structlog.get_logger("bridge.jetstream")
 
 
 class TolerantClient(Client):
-    """A nats-py client that no header block can end, and no server that changes its mind about who may connect."""
+    """A nats-py client that no subject or headers can end, nor a server that changes its mind on who may connect."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._ps = LineParser(self)  # private, and made once, by the client
+
+    def _build_message(
+        self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: dict[str, str] | None
+    ) -> Msg:
+        # As private, and as fatal as below: a server takes and stores subjects that are not UTF-8.
+        return Msg(self, subject.decode(errors="replace"), reply.decode(errors="replace"), data, headers, _sid=sid)
 
     async def _process_headers(self, headers: Any) -> dict[str, str] | None:  # noqa: ANN401  as nats-py has it
         # Private to nats-py, whose reading stops for good, without a reconnect, at a status that is not UTF-8 or a
