@@ -13,12 +13,12 @@ from typing import Final
 from nats.errors import ProtocolError
 from nats.protocol.parser import AWAITING_MSG_PAYLOAD, CRLF_SIZE, Parser
 
-_TOKEN: Final = rb"([^ \t\r\n]+)[ \t]+"
-"""A server ends one at these bytes alone."""
+_TOKEN: Final = rb"([^ \t\r\n]++)[ \t]++"
+"""A server ends one at these bytes alone. Nothing is tried twice: a line may have 60 KiB, and come in many reads."""
 _NUMBER: Final = rb"([0-9]{1,9})"
-_BEGIN: Final = rb"MSG[ \t]+" + _TOKEN + _NUMBER + rb"[ \t]+(?:" + _TOKEN + rb")?"
+_BEGIN: Final = rb"MSG[ \t]++" + _TOKEN + _NUMBER + rb"[ \t]++(?:" + _TOKEN + rb")?"
 _MSG: Final = re.compile(_BEGIN + _NUMBER + rb"\r\n")
-_HMSG: Final = re.compile(b"H" + _BEGIN + _NUMBER + rb"[ \t]+" + _NUMBER + rb"\r\n")
+_HMSG: Final = re.compile(b"H" + _BEGIN + _NUMBER + rb"[ \t]++" + _NUMBER + rb"\r\n")
 _H: Final = ord("H")
 
 
@@ -36,6 +36,9 @@ class LineParser(Parser):
             await super().parse(data[:rest])
             data = data[rest:]
         elif self.buf:
+            if b"\n" not in data:  # the same line still
+                self.buf.extend(data)
+                return
             data = bytes(self.buf) + data
             self.buf.clear()
         at, length = 0, len(data)
