@@ -28,6 +28,10 @@ SYSTEM_ACCOUNT: Final = "SYS"
 PULL_THRESHOLD: Final = "5m"
 """Longer than any pull waits: a service that forgets a request earlier loses the job until its ack wait is over."""
 
+HUB_PAYLOAD: Final = 1_048_576 - 64 * 1024
+"""Bytes of one message of a hub's client: 64 KiB below the ``max_payload`` of ``nats/leaf.conf``, since imports add a
+header, and a leaf closes the link for one that is too large."""
+
 CLOSER_NAME: Final = "bunny-revoke"
 CLOSER: Final = Permissions(("$SYS.REQ.SERVER.*.KICK",), (f"{inbox_prefix(CLOSER_NAME)}.>",))
 """What it takes to close the connection of a link: a reload does not, though it takes the user away."""
@@ -78,6 +82,7 @@ def accounts_conf(policy: Policy, keys: Mapping[str, PublicIdentity], cloud: Clo
     }
     for identity in here:
         accounts[identity.name] = {
+            **({"limits": {"max_payload": HUB_PAYLOAD}} if cloud == policy.hub else {}),
             "users": _users(policy, keys, identity),
             "imports": [
                 _import(_KINDS[grant.kind], grant.subject, _source(grant, cloud)) for grant in grants(policy, identity)

@@ -1,13 +1,15 @@
-"""Lines of the servers' protocol: no subject of a leaf's client cuts the link, and what crosses fits into one line."""
+"""Lines of the servers' protocol: nothing that a client sends cuts the link, and what crosses fits into one line."""
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import re
 from pathlib import Path
 from typing import Final
 
 import pytest
+from nats.aio.msg import Msg
 
 from bridge.devserver import monitor
 from bridge.errors import ConfigurationError
@@ -15,8 +17,9 @@ from bridge.identity import Identity
 from bridge.policy import Queue
 from bridge.policy.queues import MAX_QUEUES
 from bridge.render import server_config
+from bridge.render.accounts import HUB_PAYLOAD
 from bridge.render.servers import CROSSING_BYTES, link_conf
-from tests.integration.plain import plain
+from tests.integration.plain import Plain, plain
 from tests.integration.test_jobs import held
 from tests.support import running_bridge, write_policy
 
@@ -48,6 +51,44 @@ async def test_no_subject_that_a_leaf_takes_is_longer_than_the_hub_takes_of_the_
             await monitor.until(closed, 20, "the client to be closed")
         assert await held(bridge, "ops-azure", "RESULTS_thumbs") == 2
         assert await monitor.link_ids(port, nkey) == before
+
+
+async def test_no_message_that_the_hub_takes_is_larger_than_the_leaf_takes_of_the_link(tmp_path: Path) -> None:
+    async with running_bridge(tmp_path) as bridge:
+        port, nkey = bridge.ports["aws"].monitor, Identity.load(bridge.identity("link-azure")).public().nkey
+        before = await monitor.link_ids(port, nkey)
+        subject = "control.thumbs.alpha.feedfacefeedfacefeedface.1"
+        heard: asyncio.Queue[int] = asyncio.Queue()
+
+        async def hear(message: Msg) -> None:
+            heard.put_nowait(len(message.data))
+
+        async with plain(bridge, "bunny") as bunny, plain(bridge, "alpha") as alpha:
+            await bunny.client.subscribe("control.thumbs.*.*.*", cb=hear)
+            await bunny.settled()
+            await _until_heard(alpha, subject, heard)
+            await alpha.client.publish(subject, bytes(HUB_PAYLOAD))
+            async with asyncio.timeout(20):
+                while await heard.get() != HUB_PAYLOAD:
+                    pass
+            await alpha.client.publish(subject, bytes(HUB_PAYLOAD + 1))
+
+            async def closed() -> bool:
+                return alpha.client.is_closed
+
+            await monitor.until(closed, 20, "the client to be closed")
+        assert await monitor.link_ids(port, nkey) == before
+
+
+async def _until_heard(sender: Plain, subject: str, heard: asyncio.Queue[int]) -> None:
+    """A new subscription takes a while to be known across the link."""
+
+    async def sent() -> bool:
+        await sender.client.publish(subject, b"x")
+        await sender.settled()
+        return not heard.empty()
+
+    await monitor.until(sent, 20, "a message to cross the link")
 
 
 def _result(length: int) -> str:
