@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -74,8 +74,7 @@ async def _all(targets: list[tuple[Path, Path]], dry_run: bool, timeout: float) 
     async with contextlib.AsyncExitStack() as stack:
         found = []
         for place, plan_file in targets:
-            plan = load_plan(plan_file)
-            server = await _server(place, plan_file, str(plan["cloud"]), timeout)
+            server, plan = await _server(place, plan_file, timeout)
             found.append(await compare(await stack.enter_async_context(server), plan))
         if dry_run or any(each.report.refusals for each in found):
             return [each.report for each in found]
@@ -84,14 +83,15 @@ async def _all(targets: list[tuple[Path, Path]], dry_run: bool, timeout: float) 
         return [await each.make_copies() for each in found]
 
 
-async def _server(place: Path, plan_file: Path, cloud: str, timeout: float) -> JetStreamTransport:
+async def _server(place: Path, plan_file: Path, timeout: float) -> tuple[JetStreamTransport, Mapping[str, Any]]:
     connection = Connection.load(place)
     if connection.role != Role.PROVISIONER:
         raise ConfigurationError(f"{place}: its role is {connection.role}; name the folder of a provisioner")
-    if connection.cloud != cloud:
-        raise ConfigurationError(f"{plan_file}: the plan of {cloud}, and {place} is of {connection.cloud}")
+    plan = load_plan(plan_file)
+    if connection.cloud != plan["cloud"]:
+        raise ConfigurationError(f"{plan_file}: the plan of {plan['cloud']}, and {place} is of {connection.cloud}")
     seed = Identity.load(place).nkey_seed
-    return await connect(connection, seed, place / CA_FILE, name=connection.identity, timeout=timeout)
+    return await connect(connection, seed, place / CA_FILE, name=connection.identity, timeout=timeout), plan
 
 
 def _show(out: Out, report: Report, dry_run: bool) -> None:
