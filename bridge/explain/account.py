@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Final, Literal
 
 from bridge.explain.walls import ACCOUNT, EXPORT, LINK, OWNER, USER, Verdict, Wall, judge
-from bridge.matching import matches, overlaps
+from bridge.matching import Patterns, overlaps
 from bridge.policy import Cloud, IdentityEntry, Policy, Role
 from bridge.render.accounts import LINK_ACCOUNT, SYSTEM_ACCOUNT
 from bridge.render.crossings import Crossing, crossings
@@ -34,6 +34,17 @@ class Ground:
         self.permissions = {name: permissions(policy, who) for name, who in policy.identities.items()}
         self.crossings = crossings(policy)
         self.link = link_permissions(policy, self.crossings)
+        self.importing = frozenset(
+            name for name, has in self.grants.items() if any(each.subject == api_call("INFO") for each in has)
+        )
+        """Whose accounts import JetStream's API."""
+        self._taken: dict[tuple[str, Way], Patterns] = {}
+
+    def taken(self, me: IdentityEntry, way: Way) -> Patterns:
+        """What the permissions of an identity's user allow, to be asked for many subjects."""
+        if (me.name, way) not in self._taken:
+            self._taken[me.name, way] = Patterns(listed(self, me, way))
+        return self._taken[me.name, way]
 
 
 def as_checked(ground: Ground, me: IdentityEntry, way: Way, subject: str) -> str:
@@ -42,8 +53,7 @@ def as_checked(ground: Ground, me: IdentityEntry, way: Way, subject: str) -> str
     A server maps it in an account that it gives JetStream's API to, which is each that does not import ``INFO``.
     """
     own = f"{api(me.cloud)}."
-    imported = any(grant.subject == api_call("INFO") for grant in ground.grants[me.name])
-    if way == "subscribe" or imported or me.role is Role.LINK or not subject.startswith(own):
+    if way == "subscribe" or me.name in ground.importing or me.role is Role.LINK or not subject.startswith(own):
         return subject
     return f"{api(None)}.{subject.removeprefix(own)}"
 
@@ -58,7 +68,7 @@ def takes(ground: Ground, me: IdentityEntry, way: Way, checked: str) -> bool:
     """Whether an identity's server takes a subject as it is written: it holds a wildcard for a token like any other."""
     if me.role is Role.LINK and way == "publish" and checked.startswith(EXEMPT):
         return True
-    return any(matches(each, checked) for each in listed(ground, me, way))
+    return ground.taken(me, way).match(checked)
 
 
 def of_leaf(policy: Policy, crossing: Crossing) -> Way:

@@ -10,7 +10,7 @@ from typing import Literal
 import pytest
 
 from bridge.explain import Explanation, Ground, Verb, Verdict, explain, remedies
-from bridge.matching import covers, is_subject, matches, overlaps
+from bridge.matching import Patterns, covers, is_subject, matches, overlaps
 from bridge.policy import Policy, Role, policy_lines
 from bridge.render.permissions import grants, origins, private
 from tests.acceptance.typed import bunny
@@ -59,6 +59,21 @@ def test_covering_and_overlapping_are_those_of_the_subjects_meant() -> None:
         meant = [{each for each in (*longer, "c") if matches(pattern, each)} for pattern in (one, two)]
         assert covers(one, two) == (meant[1] <= meant[0]), (one, two)
         assert overlaps(one, two) == bool(meant[0] & meant[1]), (one, two)
+
+
+def test_many_patterns_at_once_match_what_one_of_them_does() -> None:
+    given = [".".join(each) for n in (1, 2, 3, 4) for each in itertools.product("ab*>", repeat=n)]
+    patterns = [each for each in given if is_subject(each) and each.count(".") < 3]
+    for some in itertools.combinations(patterns, 2):
+        together = Patterns(some)
+        assert [each for each in given if together.match(each)] == [
+            each for each in given if any(matches(pattern, each) for pattern in some)
+        ], some
+    everything = Patterns(patterns[1:])  # all but "a"
+    assert [each for each in ("a", "", ".", "a..", "b.c") if everything.match(each)] == [
+        each for each in ("a", "", ".", "a..", "b.c") if any(matches(pattern, each) for pattern in patterns[1:])
+    ]
+    assert not Patterns([]).match("a")
 
 
 @pytest.mark.parametrize("text", ["", ".", "a..b", "a.", ">.a", "a b", "a.\n", "a\t.b"])
