@@ -89,7 +89,7 @@ class Payloads:
         if whole and manifest.content > IN_MEMORY:
             raise PayloadTooLarge(
                 f"job {key.job_id}: a result of {manifest.content} bytes, and {IN_MEMORY} are read into memory "
-                "(IN_MEMORY); take it as result(to=Path), result(Payload) or stream()"
+                "(IN_MEMORY); take it as result(to=Path), result(Payload) or stream(), or in a shell with --out FILE"
             )
         if to is not None:
             # Beside the file: what is verified waits there, sealed, for another process should this one die.

@@ -18,6 +18,7 @@ from bridge.cli.progress import bar
 from bridge.cli.results import Arrived
 from bridge.cli.who import IdentityFolder, choose, producing, seconds
 from bridge.errors import InvalidArguments, UsageError
+from bridge.transfer.aside import target
 from producers import Payload
 from producers.terms import PRIORITIES, Priority, Terms
 
@@ -89,6 +90,8 @@ def submit(
         raise UsageError("arguments are given twice: as ARGS and as --file; leave one out")
     if out_file is not None and not wait:
         raise UsageError("--out names where the result goes, so it needs --wait")
+    if out_file is not None:
+        target(out_file)  # before anything is sent: a job whose result has nowhere to go would run all the same
     value = Payload(file) if file is not None else read_json(args)
     limit = seconds("--deadline", deadline)
     terms = Terms(limit, cast(Priority, priority), seconds("--delay", delay), concurrency_key=concurrency_key)

@@ -101,6 +101,6 @@ class _Looker:
                     self._open[cloud] = await self._stack.enter_async_context(transport)
                 await look(clouds, self._open[cloud], connection)
         except (TransportError, TimeoutError) as error:
-            clouds.problems[cloud] = f"unknown: {error or 'no answer in time'}"
+            clouds.problems[cloud] = f"unknown: {str(error) or 'no answer in time'}"
             for key in [key for key in clouds.answers if key[0] == cloud]:
                 del clouds.answers[key]  # half an answer would read as a whole one

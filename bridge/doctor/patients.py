@@ -145,7 +145,7 @@ async def logged_in(found: Findings, patient: Patient, opened: Opened, timeout: 
                 found.trap("unknown-to-server", patient.name, f"{opened.door.about} answers {error}")
                 session = None
             except (OSError, TransportError) as error:
-                found.trap("tls-silent", patient.name, f"{opened.door.about}: {error or 'no answer in time'}")
+                found.trap("tls-silent", patient.name, f"{opened.door.about}: {str(error) or 'no answer in time'}")
                 session = None
             yield session
     except BridgeError as error:

@@ -186,7 +186,7 @@ class Session:
         except (TimeoutError, OSError) as error:
             if errors:  # after a fatal one the server hangs up
                 return errors
-            raise TransportError(f"no answer: {error or 'timeout'}") from None
+            raise TransportError(f"no answer: {str(error) or 'timeout'}") from None
         return errors
 
     async def _take(self, arrived: Any) -> str:  # noqa: ANN401 - as above

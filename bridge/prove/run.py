@@ -120,7 +120,7 @@ async def _user(
         await session.log_in()
         return await trial(session, ground, me)
     except OSError as error:  # a timeout, or what TLS raises
-        raise TransportError(f"{host}:{port}: {error or 'no answer in time'}") from None
+        raise TransportError(f"{host}:{port}: {str(error) or 'no answer in time'}") from None
     finally:
         await dialled.__aexit__(None, None, None)
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
+import os
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -81,7 +83,10 @@ async def listening(address: str, pages: Pages) -> AsyncIterator[int]:
     try:
         server = await asyncio.start_server(accept, host, port, limit=MAX_HEAD)
     except OSError as error:
-        raise ConfigurationError(f"cannot listen on {address}: {error.strerror or 'no such address'}") from None
+        # Of a port that is taken asyncio names the address again; a name that is not found has no such number.
+        number = error.errno or 0
+        why = os.strerror(number) if number in errno.errorcode else error.strerror or "no such address"
+        raise ConfigurationError(f"cannot listen on {address}: {why}; name another HOST:PORT") from None
     try:
         yield int(server.sockets[0].getsockname()[1])
     finally:

@@ -233,6 +233,8 @@ def test_what_cannot_be_submitted_or_followed(tmp_path: Path) -> None:
         (tmp_path / "big").write_bytes(bytes(300_000))
         assert "max_payload" in bunny("submit thumbs probe --file big", tmp_path, *alpha, code=1).error
         assert "needs --wait" in bunny("submit thumbs probe --out x", tmp_path, *alpha, code=1).error
+        nowhere = bunny("submit thumbs probe --wait --out no/x", tmp_path, *alpha, code=1)
+        assert nowhere.error == "no: no such directory; make it, or name a file elsewhere"  # no token: nothing was sent
         assert "not a job token" in bunny("job show nonsense", tmp_path, code=1).error
 
         token = submit(tmp_path, "resize", '{"width": 1}')

@@ -235,9 +235,11 @@ def test_an_address_that_is_none_is_named(address: str) -> None:
 
 async def test_an_address_that_is_taken_is_named() -> None:
     async with listening("127.0.0.1:0", show) as port:
-        with pytest.raises(ConfigurationError, match=f"cannot listen on 127.0.0.1:{port}"):
+        with pytest.raises(ConfigurationError, match=f"cannot listen on 127.0.0.1:{port}: ") as caught:
             async with listening(f"127.0.0.1:{port}", show):
                 pass
+    assert str(caught.value).count(str(port)) == 1
+    assert str(caught.value).endswith("; name another HOST:PORT")
 
 
 def test_ipv6_stands_in_brackets() -> None:
