@@ -21,6 +21,8 @@ from bridge.render import DISTRIBUTION
 T = TypeVar("T")
 
 INTERRUPTED: Final = 130
+_PYDANTIC: Final = "Value error, "
+"""What its words begin with where it says what else there is."""
 """What a shell reports for a command ended by Ctrl-C."""
 
 _EXIT_CODES: Final = """\
@@ -149,7 +151,7 @@ def run_command(app: typer.Typer, arguments: list[str] | None = None) -> int:
         except BridgeError as error:
             return _tell(error, as_json)
         except typer.TyperException as error:
-            return _say(as_json, "UsageError", error.format_message(), error.exit_code)
+            return _say(as_json, "UsageError", error.format_message().replace(_PYDANTIC, ""), error.exit_code)
         except (KeyboardInterrupt, typer.Abort, asyncio.CancelledError):
             return INTERRUPTED
     except BrokenPipeError:

@@ -25,7 +25,7 @@ from bridge.files import write_file
 from bridge.identity import ENVIRONMENT, IDENTITY_FILE, Identity
 from bridge.member import folder_from_env
 from bridge.policy import Policy
-from bridge.prove import TIMEOUT_S, Area, Outcome, Stand, Trial, prove
+from bridge.prove import NOT_AT_HAND, TIMEOUT_S, Area, Outcome, Stand, Trial, prove
 from bridge.prove.report import write
 
 SHOWN: Final = 20
@@ -171,7 +171,9 @@ def _tell(out: Out, policy: Policy, place: Places, found: Sequence[Trial], secon
         raise NotAsAsked(TransportError(f"{differing} of {len(acts)} acts are not as the policy says"))
     if not_run:
         names = ", ".join(not_run)
-        raise NotAsAsked(ConfigurationError(f"not run, which is no pass: {names}; run it where their keys are"))
+        keys = all(trial.not_run in ("", NOT_AT_HAND) for trial in found)
+        remedy = "run it where their keys are" if keys else "the reasons stand beside their names"
+        raise NotAsAsked(ConfigurationError(f"not run, which is no pass: {names}; {remedy}"))
 
 
 _COLUMNS: Final = ("identity", "what", "allowed", "refused", "found otherwise")

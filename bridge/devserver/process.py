@@ -183,7 +183,10 @@ class Server:
             if self._process is not None:
                 await self._process.wait()
             if self._started.is_set():
-                raise TransportError(f"{self.name}: the server ended ({self._last_words()}); see {self.log}")
+                code = 0 if self._process is None else self._process.returncode or 0
+                # Of one that was killed, the last line tells of something else.
+                why = f"killed by signal {-code}" if code < 0 else self._last_words()
+                raise TransportError(f"{self.name}: the server ended ({why}); see {self.log}")
 
     def _running(self) -> asyncio.subprocess.Process | None:
         self._started.clear()

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from bridge.prove.acts import Act, Area, Expectation
 from bridge.prove.report import Statement
-from bridge.prove.run import ANYONE, TIMEOUT_S, Stand, Trial, prove
+from bridge.prove.run import ANYONE, NOT_AT_HAND, TIMEOUT_S, Stand, Trial, prove
 from bridge.prove.trial import Found, Outcome
 
 __all__ = [
     "ANYONE",
+    "NOT_AT_HAND",
     "TIMEOUT_S",
     "Act",
     "Area",

@@ -157,7 +157,7 @@ async def _answers(
 
 def _leaf(port: Port, entry: Entry) -> Leaf:
     if entry.leaf is None:
-        raise TransportError(f"{port}: did not let the link in again")
+        raise TransportError(f"{port}: did not let the link in again within {port.timeout:g} s; say --timeout for more")
     return entry.leaf
 
 

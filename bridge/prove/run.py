@@ -29,6 +29,8 @@ TIMEOUT_S: Final = 5.0
 ANYONE: Final = "(anyone)"
 """Whoever has no key: no identity can have this name."""
 
+NOT_AT_HAND: Final = "its private half is not at hand"
+
 
 @dataclass(frozen=True, slots=True)
 class Trial:
@@ -82,7 +84,7 @@ async def prove(stand: Stand) -> list[Trial]:
 async def _one(stand: Stand, ground: Ground, me: IdentityEntry) -> list[Outcome]:
     folder = stand.folders.get(me.name)
     if folder is None:
-        raise TransportError("its private half is not at hand")
+        raise TransportError(NOT_AT_HAND)
     identity = Identity.load(folder)
     if me.role is Role.LINK:
         return await _at_the_port(stand, (ground, me, identity))

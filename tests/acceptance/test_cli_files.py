@@ -89,6 +89,7 @@ def test_the_version(tmp_path: Path) -> None:
         ("pki --check pki --renew", "--check only describes"),
         ("provision --plan plan.json", "needs --identity FOLDER (or BUNNY_IDENTITY)"),
         ("up --hub-port 99999", "Invalid value for '--hub-port'"),
+        ("explain bunny read x", "Invalid value for 'verb': 'read' is not one of 'publish', 'subscribe', 'request'"),
     ],
 )
 def test_a_command_line_that_is_none_is_one_line_and_2(line: str, words: str, tmp_path: Path) -> None:

@@ -98,7 +98,7 @@ def test_up_says_when_a_server_ends(tmp_path: Path) -> None:
         os.kill(ready["clouds"]["azure"]["pid"], signal.SIGKILL)
         ended = running.ended()
     assert ended.code == 3
-    assert "azure: the server ended" in ended.error
+    assert "azure: the server ended (killed by signal 9); see " in ended.error
 
 
 def test_interrupted_before_it_is_up_is_130(tmp_path: Path) -> None:
