@@ -21,9 +21,10 @@ from bridge.render import DISTRIBUTION
 T = TypeVar("T")
 
 INTERRUPTED: Final = 130
+"""What a shell reports for a command ended by Ctrl-C."""
+
 _PYDANTIC: Final = "Value error, "
 """What its words begin with where it says what else there is."""
-"""What a shell reports for a command ended by Ctrl-C."""
 
 _EXIT_CODES: Final = """\
 Exit codes: 0 done; 1 not done: a file, the policy or an argument is in the way; 2 not a command line of bunny; \
